@@ -1,0 +1,84 @@
+"""Frames of results: window results and scores as Arrow IPC, with their lineage.
+
+The schema's metadata carries ``hw.code`` (version of Headwater) and ``hw.settings`` (the
+fingerprint of the settings that decided them): determinism is promised for equal ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from streams.adapters.frames import (
+    VERSION,
+    column_labels,
+    labels_column,
+    numbers,
+    read_stream,
+    write_stream,
+)
+from streams.core.readings import Labels
+from streams.core.results import Scores, WindowResults
+from streams.errors import DecodeError
+
+T = TypeVar("T", WindowResults, Scores)
+
+_DTYPES: dict[str, Any] = {"Int64": np.int64, "Int32": np.int32, "Float64": np.float64}
+
+
+def encode(results: WindowResults | Scores, *, code: str, settings: str) -> bytes:
+    """Return results as one Arrow IPC stream of one batch.
+
+    :param code: version of Headwater that computed them.
+    :param settings: :meth:`streams.settings.Settings.fingerprint`.
+    """
+    columns = {
+        field.name: labels_column(column) if isinstance(column, Labels) else pa.array(column)
+        for field in fields(results)
+        for column in (getattr(results, field.name),)
+    }
+    return write_stream(
+        columns,
+        {b"hw.version": VERSION, b"hw.code": code.encode(), b"hw.settings": settings.encode()},
+    )
+
+
+def read_table(payload: bytes) -> pa.Table:
+    """Read a result frame as a table, with its lineage in the schema's metadata.
+
+    :raises DecodeError: if it is not a whole frame of a known version.
+    """
+    return read_stream(payload)
+
+
+def decode_windows(payload: bytes) -> WindowResults:
+    """Read a frame of ``aggregates``.
+
+    :raises DecodeError: if it is not one.
+    """
+    return _decode(WindowResults, payload)
+
+
+def decode_scores(payload: bytes) -> Scores:
+    """Read a frame of ``anomalies``.
+
+    :raises DecodeError: if it is not one.
+    """
+    return _decode(Scores, payload)
+
+
+def _decode(kind: type[T], payload: bytes) -> T:
+    table = read_stream(payload)
+    try:
+        columns: dict[str, Any] = {
+            field.name: column_labels(table.column(field.name))
+            if field.type == "Labels"
+            else numbers(table, field.name, _DTYPES[str(field.type)])
+            for field in fields(kind)
+        }
+    except (KeyError, pa.ArrowException, TypeError, ValueError) as error:
+        raise DecodeError("frame-schema", f"{error}; not a frame of {kind.__name__}") from error
+    return kind(**columns)

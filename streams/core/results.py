@@ -1,0 +1,72 @@
+"""What the stream engine says: results of windows, and scored readings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streams.core.readings import Float64, Int32, Int64, Labels
+
+PROVISIONAL = -1
+"""Rank of a provisional result; revisions count from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResults:
+    """*n* window results, keyed by tenant, device, metric, window, start_ms, source and rank.
+
+    ``window`` is the definition's name; windows are half-open ``[start_ms, end_ms)``.
+    ``rank`` is the revision (0, 1, ...) or ``PROVISIONAL``. ``reason`` says why it was emitted:
+    ``closed``, ``late`` (a correction), ``idle`` or ``provisional``. ``sd`` is the sample
+    standard deviation (n-1), NaN for a single reading. ``last_received_ms`` is the receipt of
+    the newest reading inside, ``kafka_ms`` the log time of the record that caused the emission.
+    """
+
+    tenant: Labels
+    site: Labels
+    device: Labels
+    metric: Labels
+    window: Labels
+    source: Labels
+    reason: Labels
+    start_ms: Int64
+    end_ms: Int64
+    rank: Int32
+    count: Int64
+    sum: Float64
+    min: Float64
+    max: Float64
+    mean: Float64
+    sd: Float64
+    last_received_ms: Int64
+    kafka_ms: Int64
+
+    def __len__(self) -> int:
+        return len(self.start_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """*n* scored readings: every one at or over the emission bound, and the first below it again.
+
+    ``score`` is in robust standard deviations (0 = as usual, larger = stranger); ``expected``
+    and ``spread`` are what the detector held to be usual just before the reading.
+    ``offset`` and ``row`` identify the reading in its partition of ``readings``.
+    """
+
+    tenant: Labels
+    site: Labels
+    device: Labels
+    metric: Labels
+    detector: Labels
+    t_ms: Int64
+    received_ms: Int64
+    kafka_ms: Int64
+    value: Float64
+    score: Float64
+    expected: Float64
+    spread: Float64
+    offset: Int64
+    row: Int32
+
+    def __len__(self) -> int:
+        return len(self.t_ms)

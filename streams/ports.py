@@ -1,0 +1,76 @@
+"""What the pure parts and the agents need from outside, as Protocols and plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record of a Kafka partition, as the log holds it."""
+
+    offset: int
+    timestamp_ms: int
+    """Log append time for data topics: the only clock that the logic sees."""
+    key: bytes | None
+    value: bytes | None
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Produce:
+    """One record to be written. ``partition`` is explicit; ``None`` leaves it to the key."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    partition: int | None = None
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class PartitionLogic(Protocol):
+    """All that the owner of one partition does: records in, records out, state by key.
+
+    It is deterministic: the same records give the same output and the same state, in whatever
+    batches they come. It never reads a clock; time is ``LogRecord.timestamp_ms``. The host
+    (``streams/agents/host.py``) runs it against Kafka, the test driver in memory.
+
+    State is kept under keys (a shard number, a device). The host stores a key's snapshot with
+    the offset of the last record folded, its *stamp*, and after a restart reads from the
+    commit position again: ``fold`` must leave a key as it is for records at or below the
+    stamp that ``restore`` gave it, and must not repeat the output that belongs to them.
+    """
+
+    def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
+        """Take the next records of the partition, in order; return what to write."""
+        ...
+
+    def dirty(self) -> Mapping[str, int]:
+        """Return the keys changed since their last snapshot, with the first offset that did it."""
+        ...
+
+    def snapshot(self, key: str) -> bytes:
+        """Return a key's state and mark it clean."""
+        ...
+
+    def restore(self, key: str, stamp: int, state: bytes) -> None:
+        """Load a key's state as of offset *stamp* (inclusive). Called before any ``fold``."""
+        ...
+
+    def wants_time(self) -> bool:
+        """Whether something waits for time to pass: then a silent partition gets time markers."""
+        ...
+
+
+class LogicFactory(Protocol):
+    """Makes the logic of one partition at each assignment."""
+
+    def __call__(self, partition: int, partitions: int) -> PartitionLogic:
+        """Return empty logic for *partition* of *partitions*."""
+        ...
+
+
+TIME_MARKER_HEADER = "hw-time"
+"""A record with this header is a time marker: it carries no data, only its log time."""

@@ -1,0 +1,69 @@
+"""Kafka topics: every name, and how each is to be made (see docs/wire.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streams.settings import Topics
+
+READINGS = "readings"
+AGGREGATES = "aggregates"
+ANOMALIES = "anomalies"
+LATE = "late"
+REJECTED = "rejected"
+QUARANTINE = "quarantine"
+TWIN_UPDATES = "twin.updates"
+TWIN_STATE = "twin.state"
+TWIN_DOWN = "twin.down"
+ALERTS = "alerts"
+DELIVERIES = "deliveries"
+
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic as it must be: its name, partition count, replication and broker settings."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+def specs(settings: Topics) -> list[TopicSpec]:
+    """Return every topic that Headwater uses.
+
+    All have the same partition count, so that a device has one partition number everywhere.
+    """
+    retained = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(settings.retention_hours * _HOUR_MS),
+        "max.message.bytes": "2097152",
+    }
+    log_time = {**retained, "message.timestamp.type": "LogAppendTime"}
+    compacted = {
+        "cleanup.policy": "compact",
+        "segment.bytes": "67108864",
+        "min.cleanable.dirty.ratio": "0.1",
+        "max.compaction.lag.ms": "60000",
+        "max.message.bytes": "2097152",
+    }
+    kinds = {
+        READINGS: log_time,
+        AGGREGATES: log_time,
+        ANOMALIES: log_time,
+        LATE: retained,
+        REJECTED: retained,
+        QUARANTINE: retained,
+        TWIN_UPDATES: log_time,
+        TWIN_STATE: compacted,
+        TWIN_DOWN: retained,
+        ALERTS: compacted,
+        DELIVERIES: compacted,
+    }
+    return [
+        TopicSpec(name, settings.partitions, settings.replication, config)
+        for name, config in kinds.items()
+    ]
