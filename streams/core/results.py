@@ -17,8 +17,8 @@ class WindowResults:
     ``window`` is the definition's name; windows are half-open ``[start_ms, end_ms)``.
     ``rank`` is the revision (0, 1, ...) or ``PROVISIONAL``. ``reason`` says why it was emitted:
     ``closed``, ``late`` (a correction), ``idle`` or ``provisional``. ``sd`` is the sample
-    standard deviation (n-1), NaN for a single reading. ``last_received_ms`` is the receipt of
-    the newest reading inside, ``kafka_ms`` the log time of the record that caused the emission.
+    standard deviation (n-1), NaN for a single reading. ``last_received_ms`` is the latest
+    receipt of a reading inside, ``kafka_ms`` the latest log time: both follow from the content.
     """
 
     tenant: Labels

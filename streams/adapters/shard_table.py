@@ -1,0 +1,154 @@
+"""State of partitions in a Faust table, each piece stamped with the offset it stands for.
+
+A piece of state (a shard, a device) is stored under ``partition / key / incarnation / slot /
+chunk``. The incarnation is random per process and assignment, since nothing fences a worker
+that was stopped and comes back: its late writes land beside, never over, those of the new
+owner. A value begins with its stamp, the number of chunks and their total length, so that
+a piece which was only half written is recognised; a piece of several chunks is written to the
+slot that does not hold the last whole one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import faust
+from faust.types import FutureMessage
+
+CHUNK_BYTES = 900_000
+_HEAD = struct.Struct(">qIQ")
+_SEPARATOR = b"\x00"
+
+CHANGELOG_CONFIG: Mapping[str, Any] = {
+    "cleanup.policy": "compact",
+    "segment.bytes": 67_108_864,
+    "min.cleanable.dirty.ratio": 0.1,
+    "max.compaction.lag.ms": 60_000,
+    "max.message.bytes": 2_097_152,
+}
+"""Faust would leave segments at 1 GiB, which are never compacted: a restore reads gigabytes."""
+
+
+class ShardTable(faust.Table[bytes, bytes]):
+    """A table whose keys begin with the partition that they belong to."""
+
+    def partition_for_key(self, key: Any) -> int | None:
+        """Return the partition that the key names: checkpoints need no current event."""
+        return partition_in(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A restored piece of state."""
+
+    key: str
+    stamp: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a checkpoint has to wait for, and what it may remove afterwards."""
+
+    futures: list[FutureMessage]
+    stale: list[bytes]
+
+
+@dataclass(slots=True)
+class ShardStore:
+    """The pieces of one partition, as one owner writes them."""
+
+    table: ShardTable
+    partition: int
+    incarnation: bytes
+    _slots: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Key -> (slot, chunks) of the last piece of this incarnation."""
+    _held: dict[str, set[bytes]] = field(default_factory=dict)
+    """Key -> the table keys that hold any copy of it."""
+
+    def load(self) -> list[Piece]:
+        """Return the newest whole piece of every key.
+
+        A key without any whole piece was being written for the first time when its writer
+        died: nothing was committed on the strength of it, and the log is read again.
+        """
+        found: dict[tuple[str, bytes, int], dict[int, bytes]] = {}
+        for raw, value in self.table.items():
+            partition, key, incarnation, slot, chunk = split_key(raw)
+            if partition == self.partition and value:
+                self._held.setdefault(key, set()).add(raw)
+                found.setdefault((key, incarnation, slot), {})[chunk] = value
+        newest: dict[str, Piece] = {}
+        for (key, _, _), chunks in found.items():
+            piece = _assemble(key, chunks)
+            if piece and (key not in newest or piece.stamp > newest[key].stamp):
+                newest[key] = piece
+        return list(newest.values())
+
+    def write(self, key: str, stamp: int, state: bytes) -> Written:
+        """Write a piece; it counts once all returned futures are done."""
+        chunks = [state[i : i + CHUNK_BYTES] for i in range(0, len(state), CHUNK_BYTES)] or [b""]
+        slot, before = self._slots.get(key, (0, 1))
+        if before > 1 or len(chunks) > 1:
+            slot = 1 - slot
+        self._slots[key] = (slot, len(chunks))
+        head = _HEAD.pack(stamp, len(chunks), len(state))
+        mine = [
+            join_key(self.partition, key, self.incarnation, slot, i) for i in range(len(chunks))
+        ]
+        futures = [self._put(raw, head + chunk) for raw, chunk in zip(mine, chunks, strict=True)]
+        stale = self._held.get(key, set()) - set(mine)
+        self._held[key] = set(mine)
+        return Written(futures, sorted(stale))
+
+    def remove(self, keys: Iterable[bytes]) -> None:
+        """Remove what a finished checkpoint has made stale."""
+        for raw in keys:
+            if raw in self.table.data:
+                self.table.data.pop(raw)
+                self.table.send_changelog(self.partition, raw, value=None, value_serializer="raw")
+
+    def _put(self, raw: bytes, value: bytes) -> FutureMessage:
+        self.table.data[raw] = value
+        return self.table.send_changelog(self.partition, raw, value)
+
+
+async def acknowledged(futures: Iterable[FutureMessage]) -> None:
+    """Wait for the broker's acknowledgement of each record; a failed send raises."""
+    await asyncio.gather(*futures)
+
+
+def join_key(partition: int, key: str, incarnation: bytes, slot: int, chunk: int) -> bytes:
+    """Return the table key of a chunk."""
+    tail = _SEPARATOR.join([incarnation, str(slot).encode(), str(chunk).encode()])
+    return _prefix(partition, key) + tail
+
+
+def split_key(raw: bytes) -> tuple[int, str, bytes, int, int]:
+    """Return partition, key, incarnation, slot and chunk of a table key."""
+    partition, key, incarnation, slot, chunk = raw.split(_SEPARATOR)
+    return int(partition), key.decode(), incarnation, int(slot), int(chunk)
+
+
+def partition_in(raw: bytes) -> int:
+    """Return the partition that a table key belongs to."""
+    return int(raw.split(_SEPARATOR, 1)[0])
+
+
+def _prefix(partition: int, key: str) -> bytes:
+    return _SEPARATOR.join([str(partition).encode(), key.encode(), b""])
+
+
+def _assemble(key: str, chunks: Mapping[int, bytes]) -> Piece | None:
+    heads = {_HEAD.unpack_from(value) for value in chunks.values()}
+    if len(heads) != 1:
+        return None
+    stamp, count, length = heads.pop()
+    if set(chunks) != set(range(count)):
+        return None
+    state = b"".join(chunks[i][_HEAD.size :] for i in range(count))
+    return Piece(key, stamp, state) if len(state) == length else None

@@ -1,0 +1,59 @@
+"""Growable columns: the structure of arrays in which all state is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Columns:
+    """Named arrays of one common length that grows by doubling.
+
+    :param spec: column name -> (dtype, value of a new row).
+    """
+
+    def __init__(self, spec: dict[str, tuple[Any, Any]]) -> None:
+        self._spec = spec
+        self._arrays: dict[str, NDArray[Any]] = {
+            name: np.empty(0, dtype) for name, (dtype, _) in spec.items()
+        }
+        self.n = 0
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return a writable view of the *n* rows of a column."""
+        return self._arrays[name][: self.n]
+
+    def grow_to(self, n: int) -> None:
+        """Make room for *n* rows; new ones hold the default of their column."""
+        if n <= self.n:
+            return
+        capacity = len(next(iter(self._arrays.values())))
+        if n > capacity:
+            capacity = max(64, 2 * capacity, n)
+            for name, (dtype, default) in self._spec.items():
+                grown = np.full(capacity, default, dtype)
+                grown[: self.n] = self[name]
+                self._arrays[name] = grown
+        self.n = n
+
+    def append(self, rows: dict[str, NDArray[Any]], n: int) -> None:
+        """Add *n* rows; a column that is not given gets its default."""
+        first = self.n
+        self.grow_to(first + n)
+        for name, values in rows.items():
+            self._arrays[name][first : self.n] = values
+
+    def keep(self, mask: NDArray[np.bool_]) -> None:
+        """Drop the rows where *mask* is false."""
+        kept = int(mask.sum())
+        for name, (_, default) in self._spec.items():
+            array = self._arrays[name]
+            array[:kept] = array[: self.n][mask]
+            array[kept : self.n] = default
+        self.n = kept
+
+    def select(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return copies of some rows of every column."""
+        return {name: self[name][rows] for name in self._spec}

@@ -1,0 +1,376 @@
+"""The stream engine of one partition: readings in, window results and verdicts out.
+
+Theory of operation. Rows come in log order, each with the offset and log time of its record.
+For a batch the engine decides, column by column:
+
+1. *identity*: a row seen before is a duplicate (by boot and seq, or by metric and time);
+2. *plausibility*: a row too far in the future of its receipt is quarantined;
+3. *time*: every row is judged against its device's watermark **just before that row**, which
+   is the greatest event time the device has shown, less its allowed disorder;
+4. *windows*: a row is folded into one pane per window definition unless that definition's
+   horizon has passed; into a pane that is already closed it is a correction;
+5. *emission*: panes whose close the watermark has passed, and corrected ones, are emitted.
+
+The engine reads no clock. Log time moves only with the records, and the idle rules fire at
+their exact deadline, before the first record whose log time passes it. So the results of a
+run, of its replay, and of any other batching of the same log are the same, to the bit.
+
+Shards exist only for storage: a snapshot takes one shard's devices out, a restore adds them
+under new indices, and rows at or below a shard's stamp are skipped for that shard alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from streams.core.classes import COLUMNS, UNIDENTIFIED, Class
+from streams.core.emission import Emitter
+from streams.core.identities import Identities
+from streams.core.panes import Panes
+from streams.core.readings import ABSENT, TIME_OF_RECEIPT, Bool, Int32, Int64, Readings, UInt8
+from streams.core.registry import NEVER, Registry
+from streams.core.results import WindowResults
+from streams.core.segments import TIME_LIMIT_MS, running_max_before
+from streams.core.sequences import GIVEN_UP, SEEN, Sequences
+from streams.core.windows import Tumbling
+
+_NO_STAMP = -1
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRules:
+    """How time and identity of devices are judged; all in milliseconds or counts."""
+
+    disorder_ms: int
+    skew_ms: int
+    idle_ms: int
+    idle_final_ms: int
+    max_seq_holes: int
+    max_identities: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogRows:
+    """Readings with their place in the log: ``offset``, ``row`` within the record, log time.
+
+    ``kafka_ms`` is the running maximum of the partition's log times and never descends.
+    """
+
+    readings: Readings
+    offset: Int64
+    row: Int32
+    kafka_ms: Int64
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def take(self, rows: Int64 | Bool) -> LogRows:
+        """Select rows by index or mask."""
+        return LogRows(
+            self.readings.take(rows), self.offset[rows], self.row[rows], self.kafka_ms[rows]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What became of a batch.
+
+    ``rows`` are those that were judged (rows at or below a stamp are left out), ``verdict``
+    uint8 their :class:`Class`, ``series`` int32 their dense series. ``results`` are in order of
+    emission.
+    """
+
+    rows: LogRows
+    verdict: UInt8
+    series: Int32
+    results: list[WindowResults]
+
+
+class StreamEngine:
+    """See the module's docstring. One instance per assigned partition."""
+
+    def __init__(self, definitions: Sequence[Tumbling], rules: DeviceRules, shards: int) -> None:
+        self.definitions = tuple(definitions)
+        self.rules = rules
+        self.shards = shards
+        self.registry = Registry(shards, self.definitions)
+        self.panes = Panes()
+        self.sequences = Sequences(rules.max_seq_holes)
+        self.identities = Identities(rules.max_identities)
+        self.late_for = np.zeros((0, len(self.definitions)), np.int64)
+        self.stamps = np.full(shards, _NO_STAMP, np.int64)
+        self.dirty_since = np.full(shards, NEVER, np.int64)
+        self._emit = Emitter(self.registry, self.panes, self.definitions)
+        self._memory_ms = rules.disorder_ms + max(
+            (d.size_ms + d.grace_ms + d.horizon_ms for d in self.definitions), default=0
+        )
+        self._sweep_at = 4096
+
+    # -- time ---------------------------------------------------------------------------
+
+    def next_deadline_ms(self) -> int:
+        """Return the log time at which the next idle rule fires, ``NEVER`` if none waits."""
+        deadlines = self.registry.devices["deadline_ms"]
+        return int(deadlines.min()) if len(deadlines) else NEVER
+
+    def advance(self, log_ms: int, offset: int) -> list[WindowResults]:
+        """Fire the idle rules whose deadline lies before log time *log_ms*.
+
+        :param offset: of the record that carries this time; shards stamped at or after it
+            have fired already.
+        """
+        results: list[WindowResults] = []
+        while self.next_deadline_ms() < log_ms:
+            devices = self.registry.devices
+            live = self.stamps[devices["shard"]] < offset
+            due = live & (devices["deadline_ms"] < log_ms)
+            if not due.any():
+                break
+            first = int(devices["deadline_ms"][due].min())
+            due &= devices["deadline_ms"] == first
+            results += self._idle(due)
+            self._touch(np.unique(devices["shard"][due]), offset)
+        return results
+
+    def _idle(self, due: Bool) -> list[WindowResults]:
+        """Emit open panes of quiet devices: provisional first, for good at the final deadline."""
+        devices, rules = self.registry.devices, self.rules
+        log_ms = devices["log_ms"]
+        final_at = log_ms + max(rules.idle_ms, rules.idle_final_ms)
+        final = due & (devices["deadline_ms"] >= final_at)
+        soft = due & ~final
+        open_slots = self.panes.open_slots
+        owner = self.registry.series["device"][self.panes.columns["series"][open_slots]]
+        results = [
+            *self._emit.provisional(open_slots[soft[owner]]),
+            *self._emit.closed(open_slots[final[owner]], idle=True),
+        ]
+        devices["deadline_ms"][soft] = final_at[soft]
+        devices["deadline_ms"][final] = NEVER
+        return results
+
+    # -- rows ---------------------------------------------------------------------------
+
+    def fold(self, rows: LogRows) -> list[Folded]:
+        """Take the next rows of the log; idle rules fire in between at their exact time."""
+        folded: list[Folded] = []
+        start = 0
+        while start < len(rows):
+            log_ms = int(rows.kafka_ms[start])
+            idle = self.advance(log_ms, int(rows.offset[start]))
+            # No deadline lies before `until`, neither one that waits nor one that these
+            # rows can set: the rows up to there fold as one batch.
+            until = min(self.next_deadline_ms(), log_ms + self.rules.idle_ms)
+            stop = int(np.searchsorted(rows.kafka_ms, until, side="right"))
+            # A record is never split: its messages are new or seen as a whole.
+            stop = max(stop, int(np.searchsorted(rows.offset, rows.offset[start], side="right")))
+            whole = start == 0 and stop == len(rows)
+            piece = rows if whole else rows.take(np.arange(start, stop))
+            folded.append(self._fold_piece(piece, idle))
+            start = stop
+        return folded
+
+    def _fold_piece(self, rows: LogRows, idle: list[WindowResults]) -> Folded:
+        device = self.registry.intern_devices(rows.readings)
+        shard = self.registry.devices["shard"][device]
+        live = rows.offset > self.stamps[shard]
+        if not live.all():
+            rows, device, shard = rows.take(live), device[live], shard[live]
+        if not len(rows):
+            return Folded(rows, np.empty(0, np.uint8), np.empty(0, np.int32), idle)
+        self._touch_rows(shard, rows.offset)
+        series = self.registry.intern_series(device, rows.readings.metric)
+        verdict = self._identify(rows, device, series)
+        before = self._watermark_before(rows, device, verdict)
+        self._apply_identities(rows, series, before, verdict)
+        results = [*idle, *self._fold_windows(rows, device, series, verdict, before)]
+        self._count(device, rows, verdict)
+        self._set_deadlines(device, rows)
+        self._sweep()
+        return Folded(rows, verdict, series, results)
+
+    def _identify(self, rows: LogRows, device: Int32, series: Int32) -> UInt8:
+        """Class every row that identity or plausibility decides; the others are ACCEPTED so far."""
+        r = rows.readings
+        verdict = np.full(len(rows), Class.ACCEPTED, np.uint8)
+        verdict[r.t_ms > r.received_ms + self.rules.skew_ms] = Class.QUARANTINED
+        numbered = np.flatnonzero(r.seq != ABSENT)
+        if len(numbered):
+            judged = self._by_sequence(rows, device, series, numbered)
+            verdict[numbered[judged == SEEN]] = Class.DUPLICATE
+            verdict[numbered[judged == GIVEN_UP]] = Class.UNVERIFIABLE
+        unusable = (r.t_ms < 0) | (r.t_ms >= TIME_LIMIT_MS) | ~np.isfinite(r.value)
+        if r.text:
+            unusable[list(r.text)] = (r.t_ms[list(r.text)] < 0) | (
+                r.t_ms[list(r.text)] >= TIME_LIMIT_MS
+            )
+        verdict[unusable] = Class.REJECTED
+        return verdict
+
+    def _by_sequence(self, rows: LogRows, device: Int32, series: Int32, at: Int64) -> UInt8:
+        """Judge numbered rows: a message is new as a whole, in the first record that brings it."""
+        d, r = device[at], rows.readings
+        boot, seq, offset = r.boot[at], r.seq[at], rows.offset[at]
+        order = np.lexsort((seq, boot, d))
+        first = np.empty(len(at), np.bool_)
+        first[0] = True
+        first[1:] = (
+            (np.diff(d[order]) != 0) | (np.diff(boot[order]) != 0) | (np.diff(seq[order]) != 0)
+        )
+        heads = order[first]
+        message = np.empty(len(at), np.int64)
+        message[order] = np.cumsum(first) - 1
+        arrival = np.argsort(heads, kind="stable")
+        heads = heads[arrival]
+        verdict = np.empty(len(arrival), np.uint8)
+        verdict[arrival] = self.sequences.see(d[heads], boot[heads], seq[heads])
+        judged = verdict[message]
+        heads_offset = np.empty(len(arrival), np.int64)
+        heads_offset[arrival] = offset[heads]
+        judged[(offset != heads_offset[message]) & (judged != GIVEN_UP)] = SEEN
+        # A message holds a metric and time once: a second one in its record is a redelivery
+        # that the gateway has put into the same frame.
+        key = np.lexsort((r.t_ms[at], series[at], message))
+        same = np.zeros(len(at), np.bool_)
+        same[key[1:]] = (
+            (np.diff(message[key]) == 0)
+            & (np.diff(series[at][key]) == 0)
+            & (np.diff(r.t_ms[at][key]) == 0)
+        )
+        judged[same & (judged != GIVEN_UP)] = SEEN
+        return judged
+
+    def _watermark_before(self, rows: LogRows, device: Int32, verdict: UInt8) -> Int64:
+        """Return each row's watermark just before it (negative: none), and raise the devices'."""
+        devices, t_ms = self.registry.devices, rows.readings.t_ms
+        eligible = verdict == Class.ACCEPTED
+        greatest = running_max_before(device, t_ms, devices["max_t_ms"], eligible)
+        np.maximum.at(devices["max_t_ms"], device[eligible], t_ms[eligible])
+        return np.where(greatest < 0, np.int64(-1), greatest - self.rules.disorder_ms)
+
+    def _apply_identities(
+        self, rows: LogRows, series: Int32, before: Int64, verdict: UInt8
+    ) -> None:
+        """Find duplicates among rows without a seq that carry their own time.
+
+        Looked up only within the memory (every horizon): older rows are late anyway, so it
+        does not matter when exactly an old identity is forgotten.
+        """
+        r = rows.readings
+        looked_up = (
+            (r.seq == ABSENT)
+            & (r.quality & TIME_OF_RECEIPT == 0)
+            & (verdict != Class.REJECTED)
+            & (r.t_ms > before - self._memory_ms)
+        )
+        at = np.flatnonzero(looked_up)
+        if not len(at):
+            return
+        verdict[at[self.identities.see(series[at], r.t_ms[at])]] = Class.DUPLICATE
+        reg = self.registry
+        oldest = reg.devices["max_t_ms"][reg.series["device"]] - self.rules.disorder_ms
+        self.identities.compact(oldest - self._memory_ms + 1)
+
+    def _fold_windows(
+        self, rows: LogRows, device: Int32, series: Int32, verdict: UInt8, before: Int64
+    ) -> list[WindowResults]:
+        """Fold accepted rows into panes, class LATE what no window takes, and emit."""
+        r, reg = rows.readings, self.registry
+        numeric = np.isfinite(r.value)
+        candidate = (verdict == Class.ACCEPTED) & numeric
+        member = reg.members[series] & candidate[:, None]
+        late = np.zeros_like(member)
+        starts = []
+        for w, definition in enumerate(self.definitions):
+            start = definition.start_of(r.t_ms)
+            starts.append(start)
+            late[:, w] = member[:, w] & (
+                before >= definition.closes_at(start) + definition.horizon_ms
+            )
+        if late.any():
+            verdict[(late == member).all(axis=1) & member.any(axis=1)] = Class.LATE
+            self._count_late(device, late)
+        corrected: list[Int64] = []
+        site = reg.intern_sites(r.site)
+        for w, definition in enumerate(self.definitions):
+            at = np.flatnonzero(member[:, w] & ~late[:, w])
+            if not len(at):
+                continue
+            start, value = starts[w][at], r.value[at]
+            slots = self.panes.slots_of(w, series[at], start, value)
+            correction = (before[at] >= definition.closes_at(start)) | self.panes.columns["idle"][
+                slots
+            ]
+            self.panes.add(
+                slots,
+                value,
+                site=site[at],
+                received_ms=r.received_ms[at],
+                kafka_ms=rows.kafka_ms[at],
+                late=correction,
+            )
+            corrected.append(slots[correction & self.panes.columns["closed"][slots]])
+        return self._emit_due(corrected)
+
+    def _emit_due(self, corrected: list[Int64]) -> list[WindowResults]:
+        c, reg = self.panes.columns, self.registry
+        open_slots = self.panes.open_slots
+        owner = reg.series["device"][c["series"][open_slots]]
+        watermark = reg.devices["max_t_ms"][owner] - self.rules.disorder_ms
+        due = open_slots[watermark >= self._emit.closes_at(open_slots)]
+        again = np.unique(np.concatenate(corrected)) if corrected else np.empty(0, np.int64)
+        return [*self._emit.closed(due), *self._emit.corrections(again)]
+
+    # -- bookkeeping --------------------------------------------------------------------
+
+    def _count(self, device: Int32, rows: LogRows, verdict: UInt8) -> None:
+        devices, r = self.registry.devices, rows.readings
+        for kind in Class:
+            hit = verdict == kind
+            if hit.any():
+                np.add.at(devices[COLUMNS[kind]], device[hit], 1)
+        nameless = (
+            (verdict == Class.ACCEPTED) & (r.seq == ABSENT) & (r.quality & TIME_OF_RECEIPT != 0)
+        )
+        np.add.at(devices[COLUMNS[UNIDENTIFIED]], device[nameless], 1)
+
+    def _count_late(self, device: Int32, late: Bool) -> None:
+        n = self.registry.devices.n
+        if len(self.late_for) < n:
+            grown = np.zeros((max(64, 2 * n), late.shape[1]), np.int64)
+            grown[: len(self.late_for)] = self.late_for
+            self.late_for = grown
+        np.add.at(self.late_for, device, late)
+
+    def _set_deadlines(self, device: Int32, rows: LogRows) -> None:
+        devices, c = self.registry.devices, self.panes.columns
+        np.maximum.at(devices["log_ms"], device, rows.kafka_ms)
+        waiting = np.zeros(devices.n, np.bool_)
+        waiting[self.registry.series["device"][c["series"][self.panes.open_slots]]] = True
+        touched = np.unique(device)
+        devices["deadline_ms"][touched] = np.where(
+            waiting[touched], devices["log_ms"][touched] + self.rules.idle_ms, NEVER
+        )
+
+    def _sweep(self) -> None:
+        """Forget panes beyond their horizon, when enough have gathered to be worth it."""
+        if len(self.panes) < self._sweep_at:
+            return
+        c, reg = self.panes.columns, self.registry
+        watermark = reg.devices["max_t_ms"][reg.series["device"][c["series"]]]
+        slots = np.arange(len(self.panes))
+        gone = c["closed"] & (
+            watermark - self.rules.disorder_ms
+            >= self._emit.closes_at(slots) + self._emit.horizon_ms(slots)
+        )
+        self.panes.drop(gone)
+        self._sweep_at = max(4096, 2 * len(self.panes))
+
+    def _touch_rows(self, shard: Int32, offset: Int64) -> None:
+        np.minimum.at(self.dirty_since, shard, offset)
+
+    def _touch(self, shards: Int32, offset: int) -> None:
+        self.dirty_since[shards] = np.minimum(self.dirty_since[shards], offset)

@@ -1,0 +1,115 @@
+"""A shard's state as a plain mapping of arrays and lists, and back.
+
+A snapshot names devices, metrics and sites, never indices of the running engine: inside it,
+series and devices are numbered from zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from streams.core.engine import StreamEngine
+from streams.core.identities import pack, unpack
+from streams.core.readings import Int32
+from streams.core.registry import NEVER
+
+State = dict[str, Any]
+
+
+def snapshot(engine: StreamEngine, shard: int) -> State:
+    """Return a shard's state and mark the shard clean."""
+    reg = engine.registry
+    of_shard = reg.devices["shard"] == shard
+    devices = np.flatnonzero(of_shard)
+    series_mask = reg.series_of(of_shard)
+    series = np.flatnonzero(series_mask)
+    local_device = _numbering(devices, reg.devices.n)
+    local_series = _numbering(series, reg.series.n)
+    pane_series = engine.panes.columns["series"]
+    slots = np.flatnonzero(series_mask[pane_series])
+    panes = engine.panes.snapshot(slots)
+    panes["series"] = local_series[panes["series"]]
+    keys = engine.identities.snapshot(series_mask)
+    key_series, key_t = unpack(keys)
+    engine.dirty_since[shard] = NEVER
+    columns = reg.devices.select(devices)
+    del columns["shard"]
+    return {
+        "names": [reg.device_names[d] for d in devices.tolist()],
+        "devices": columns,
+        "late_for": _rows(engine.late_for, devices),
+        "definitions": [d.name for d in engine.definitions],
+        "sequences": engine.sequences.snapshot(devices),
+        "metrics": [reg.metrics[s] for s in series.tolist()],
+        "series": {
+            "device": local_device[reg.series["device"][series]],
+            "max_t_ms": reg.series["max_t_ms"][series],
+        },
+        "sites": list(reg.sites),
+        "panes": panes,
+        "identities": pack(local_series[key_series], key_t),
+    }
+
+
+def restore(engine: StreamEngine, shard: int, stamp: int, state: State) -> Int32:
+    """Add a shard's state to an engine.
+
+    :param stamp: offset of the last record folded into it.
+    :returns: int32, the engine's series index of each of the snapshot's series.
+    :raises ValueError: if the snapshot was taken with other window definitions.
+    """
+    if state["definitions"] != [d.name for d in engine.definitions]:
+        raise ValueError(
+            f"the state was written with windows {state['definitions']}, the settings define "
+            f"{[d.name for d in engine.definitions]}: keep the names and their order, or start "
+            "a new worker id"
+        )
+    reg = engine.registry
+    device = np.asarray([reg.device(tenant, name) for tenant, name in state["names"]], np.int32)
+    for name, values in state["devices"].items():
+        reg.devices[name][device] = values
+    _add_late(engine, device, state["late_for"])
+    engine.sequences.restore(device.astype(np.int64), state["sequences"])
+    owners = state["series"]["device"].tolist()
+    series = np.asarray(
+        [
+            reg.serie(int(device[owner]), metric)
+            for owner, metric in zip(owners, state["metrics"], strict=True)
+        ],
+        np.int32,
+    )
+    reg.series["max_t_ms"][series] = state["series"]["max_t_ms"]
+    panes = dict(state["panes"])
+    if len(panes["series"]):
+        sites = np.asarray([reg.site(name) for name in state["sites"]], np.int32)
+        panes["series"] = series[panes["series"]]
+        panes["site"] = sites[panes["site"]]
+        engine.panes.restore(panes)
+    if len(state["identities"]):
+        engine.identities.restore(state["identities"], series)
+    engine.stamps[shard] = stamp
+    return series
+
+
+def _numbering(kept: np.ndarray[Any, Any], n: int) -> Int32:
+    local = np.full(n, -1, np.int32)
+    local[kept] = np.arange(len(kept), dtype=np.int32)
+    return local
+
+
+def _rows(table: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    out = np.zeros((len(rows), table.shape[1]), np.int64)
+    held = rows < len(table)
+    out[held] = table[rows[held]]
+    return out
+
+
+def _add_late(engine: StreamEngine, device: Int32, late: np.ndarray[Any, Any]) -> None:
+    n = engine.registry.devices.n
+    if len(engine.late_for) < n:
+        grown = np.zeros((n, late.shape[1]), np.int64)
+        grown[: len(engine.late_for)] = engine.late_for
+        engine.late_for = grown
+    engine.late_for[device] = late

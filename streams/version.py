@@ -1,0 +1,5 @@
+"""The version of the running code, stamped into every result."""
+
+from importlib.metadata import version
+
+VERSION = version("headwater")
