@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -85,6 +86,8 @@ class Gateway(Section):
     receive_maximum: Annotated[int, Field(gt=0, le=65_535)] = 2_000
     max_payload_bytes: Positive = 262_144
     max_rejected_bytes: Positive = 65_536
+    max_buffered_bytes: Positive = 67_108_864
+    """Payloads taken and not yet confirmed by Kafka; beyond it the gateway stops reading."""
     session_expiry_s: Positive = 86_400
 
 
@@ -137,6 +140,10 @@ class Detection(Section):
     emit_score: Annotated[float, Field(gt=0)] = 4.0
     """Scores from here on are written to ``anomalies``, and the first below."""
     min_spread: Annotated[float, Field(ge=0)] = 1e-9
+
+    def watches(self, metric: str) -> bool:
+        """Whether a metric is scored."""
+        return any(fnmatchcase(metric, glob) for glob in self.metrics)
 
 
 class Worker(Section):

@@ -1,0 +1,363 @@
+"""The connection to the MQTT broker: a persistent session, driven by the event loop.
+
+Messages come out through a callback with the connection's *epoch*; acknowledgements go back
+with it and are dropped if the connection has changed since, because packet identifiers belong
+to one connection and the broker delivers unacknowledged messages again on the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from streams.errors import SettingsError
+from streams.gateway.packets import ProtocolError, Publish, pubacks, subscription_ids
+from streams.gateway.sockets import PacketClient
+from streams.log import get_logger
+from streams.settings import Mqtt
+
+_log = get_logger(__name__)
+_READS_PER_TURN = 8
+_MISC_S = 1.0
+_RETRY_MIN_S = 0.2
+_RETRY_MAX_S = 10.0
+_CONNECT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as the broker delivered it. ``received_ms``: milliseconds since the epoch."""
+
+    topic: str
+    payload: bytes
+    mid: int
+    """0 for QoS 0, which is not acknowledged."""
+    epoch: int
+    received_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """How to reach the broker, and the session it keeps for us."""
+
+    address: str
+    """``mqtt://host:port`` or ``mqtts://host:port``."""
+    login: Mqtt
+    client_id: str
+    group: str
+    filters: Sequence[str]
+    receive_maximum: int
+    expiry_s: int
+
+
+class Link:
+    """One client of the broker. All methods belong to the event loop's thread."""
+
+    def __init__(
+        self,
+        session: Session,
+        on_messages: Callable[[list[Delivery]], None],
+        is_repeat: Callable[[str, list[int]], bool] | None,
+    ) -> None:
+        """Make an unconnected link.
+
+        :param on_messages: takes the messages of one read, in order.
+        :param is_repeat: given where filters overlap: says of a topic and the 1-based indices
+            of the filters that it was delivered for whether another delivery is the one to take.
+        :raises SettingsError: if address or files of the login cannot be used.
+        """
+        self._session = session
+        self._on_messages = on_messages
+        self._is_repeat = is_repeat
+        self._client = _client(session)
+        self._client.on_connect = self._connected
+        self._client.on_subscribe = self._subscribed
+        self._client.on_disconnect = self._disconnected
+        self.epoch = 0
+        self.why_not_ready = "not connected to the MQTT broker yet"
+        self._awaited: set[int] = set()
+        self._gone = asyncio.Event()
+        self._paused = False
+        self._reading_fd = -1
+        self._writing = False
+        self._connecting = ThreadPoolExecutor(1, "mqtt-connect")
+
+    async def run(self) -> None:
+        """Keep connected until cancelled."""
+        delay_s = _RETRY_MIN_S
+        try:
+            while True:
+                if await self._connect():
+                    began = time.monotonic()
+                    await self._stay_connected()
+                    if time.monotonic() - began > _RETRY_MAX_S:
+                        delay_s = _RETRY_MIN_S
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, _RETRY_MAX_S)
+        finally:
+            self._connecting.shutdown(wait=False)
+
+    async def _connect(self) -> bool:
+        self._gone.clear()
+        host, port, _ = _parse(self._session.address)
+        loop = asyncio.get_running_loop()
+        properties = _properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = self._session.expiry_s
+        properties.ReceiveMaximum = self._session.receive_maximum
+        properties.MaximumPacketSize = self._client.max_packet_bytes
+        try:
+            # Name lookup, TCP and TLS handshake block in paho.
+            await loop.run_in_executor(
+                self._connecting,
+                lambda: self._client.connect(
+                    host,
+                    port,
+                    keepalive=self._session.login.keepalive_s,
+                    clean_start=False,
+                    properties=properties,
+                ),
+            )
+        except (OSError, ValueError) as error:
+            self.why_not_ready = f"the MQTT broker {host}:{port} cannot be reached: {error}"
+            _log.warning("broker unreachable", host=host, port=port, error=str(error))
+            return False
+        self.epoch += 1
+        self._watch()
+        return True
+
+    async def _stay_connected(self) -> None:
+        deadline = time.monotonic() + _CONNECT_S
+        while not self._gone.is_set():
+            if not self._paused:
+                self._client.loop_misc()
+                self._flush()
+            if self.why_not_ready and time.monotonic() > deadline:
+                # Connected at TCP, but no CONNACK or SUBACK: begin again.
+                self._drop(f"no answer within {_CONNECT_S:.0f} s")
+            try:
+                await asyncio.wait_for(self._gone.wait(), _MISC_S)
+            except TimeoutError:
+                continue
+        self._unwatch()
+
+    # -- the event loop ---------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        packets = self._client.packets
+        assert packets is not None
+        self._reading_fd = packets.fileno()
+        if not self._paused:
+            asyncio.get_running_loop().add_reader(self._reading_fd, self._readable)
+        self._flush()
+
+    def _unwatch(self) -> None:
+        if self._reading_fd >= 0:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._reading_fd)
+            loop.remove_writer(self._reading_fd)
+            self._reading_fd, self._writing = -1, False
+
+    def _readable(self) -> None:
+        packets = self._client.packets
+        if packets is None or self._reading_fd < 0:
+            return
+        try:
+            for _ in range(_READS_PER_TURN):
+                published, more = packets.read()
+                if published:
+                    self._take(published)
+                while packets.has_more and self._client.socket() is not None:
+                    self._client.loop_read()
+                if not more or self._paused or self._reading_fd < 0:
+                    break
+            else:
+                # TLS may hold decrypted bytes that no readiness event announces.
+                asyncio.get_running_loop().call_soon(self._readable)
+        except (OSError, ProtocolError) as error:
+            self._drop(str(error))
+            return
+        self._flush()
+
+    def _take(self, published: list[Publish]) -> None:
+        received_ms = time.time_ns() // 1_000_000
+        epoch = self.epoch
+        deliveries = []
+        repeats = []
+        for topic, payload, _, mid, properties in published:
+            name = topic.decode(errors="replace")
+            if self._is_repeat and self._is_repeat(name, subscription_ids(properties)):
+                repeats.append(mid)
+                continue
+            deliveries.append(Delivery(name, payload, mid, epoch, received_ms))
+        self._on_messages(deliveries)
+        if repeats:
+            self.ack([(epoch, mid) for mid in repeats])
+
+    def _flush(self) -> None:
+        packets = self._client.packets
+        if packets is None or self._reading_fd < 0:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            done = packets.flush()
+        except OSError as error:
+            self._drop(str(error))
+            return
+        if done and self._writing:
+            loop.remove_writer(self._reading_fd)
+            self._writing = False
+        elif not done and not self._writing:
+            loop.add_writer(self._reading_fd, self._flush)
+            self._writing = True
+
+    def _drop(self, why: str) -> None:
+        """Give the connection up; :meth:`run` makes a new one."""
+        self._unwatch()
+        if self._client.packets is not None:
+            self._client.packets.close()
+            self._client.packets = None
+        self._lost(why)
+
+    # -- what the gateway does with it --------------------------------------------------------
+
+    def ack(self, messages: Sequence[tuple[int, int]]) -> None:
+        """Acknowledge messages by (epoch, mid), in order; those of old connections are left out."""
+        packets = self._client.packets
+        mids = [mid for epoch, mid in messages if mid and epoch == self.epoch]
+        if packets is not None and mids:
+            packets.send(pubacks(mids))
+            self._flush()
+
+    def pause(self) -> None:
+        """Read no more, so that TCP and then the broker hold messages back."""
+        if not self._paused:
+            self._paused = True
+            if self._reading_fd >= 0:
+                asyncio.get_running_loop().remove_reader(self._reading_fd)
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._paused:
+            self._paused = False
+            if self._reading_fd >= 0:
+                asyncio.get_running_loop().add_reader(self._reading_fd, self._readable)
+                self._readable()
+
+    def disconnect(self) -> None:
+        """Say good-bye; the broker keeps the session."""
+        if self._client.packets is not None and self._reading_fd >= 0:
+            self._client.packets.send(b"\xe0\x00")
+            self._flush()
+            self._drop("stopped")
+
+    # -- paho's callbacks ---------------------------------------------------------------------
+
+    def _connected(
+        self, client: mqtt.Client, _data: Any, flags: mqtt.ConnectFlags, code: Any, _props: Any
+    ) -> None:
+        if code.is_failure:
+            self.why_not_ready = f"the MQTT broker refused us: {code}"
+            _log.error("broker refused", reason=str(code))
+            return
+        _log.info("connected to the broker", session_present=flags.session_present)
+        # One SUBSCRIBE per filter: its identifier tells which filter a message came for.
+        for number, topic_filter in enumerate(self._session.filters, 1):
+            properties = None
+            if self._is_repeat is not None:
+                properties = _properties(PacketTypes.SUBSCRIBE)
+                properties.SubscriptionIdentifier = number
+            code, mid = client.subscribe(
+                f"$share/{self._session.group}/{topic_filter}",
+                options=SubscribeOptions(qos=1),
+                properties=properties,
+            )
+            if code is MQTTErrorCode.MQTT_ERR_SUCCESS and mid is not None:
+                self._awaited.add(mid)
+        client.loop_write()
+
+    def _subscribed(
+        self, _client: mqtt.Client, _data: Any, mid: int, codes: list[Any], _props: Any
+    ) -> None:
+        self._awaited.discard(mid)
+        refused = [str(code) for code in codes if code.is_failure]
+        if refused:
+            self.why_not_ready = f"the MQTT broker refused a subscription: {refused[0]}"
+            _log.error("subscription refused", reason=refused[0])
+        elif not self._awaited:
+            self.why_not_ready = ""
+
+    def _disconnected(
+        self, _client: mqtt.Client, _data: Any, _flags: Any, code: Any, _props: Any
+    ) -> None:
+        self._unwatch()
+        self._lost(str(code))
+
+    def _lost(self, why: str) -> None:
+        if not self._gone.is_set():
+            self._awaited.clear()
+            self.why_not_ready = f"the connection to the MQTT broker was lost: {why}"
+            _log.warning("connection to the broker lost", why=why)
+            self._gone.set()
+
+
+def _parse(address: str) -> tuple[str, int, bool]:
+    parts = urlsplit(address)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+        raise SettingsError(
+            f"mqtt = {address!r}: expected mqtt://host:port, or mqtts://host:port for TLS"
+        )
+    secure = parts.scheme == "mqtts"
+    return parts.hostname, parts.port or (8883 if secure else 1883), secure
+
+
+def _properties(packet_type: int) -> Properties:
+    return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+
+
+def _client(session: Session) -> PacketClient:
+    _, _, secure = _parse(session.address)
+    client = PacketClient(
+        CallbackAPIVersion.VERSION2,
+        client_id=session.client_id,
+        protocol=mqtt.MQTTv5,
+        manual_ack=True,
+    )
+    login = session.login
+    if login.username:
+        client.username_pw_set(login.username, _password(login))
+    if secure:
+        client.tls_set_context(_tls(login))
+    return client
+
+
+def _password(login: Mqtt) -> str | None:
+    if login.password_file is None:
+        return None
+    try:
+        return login.password_file.read_text().rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"broker.password_file: {error}") from error
+
+
+def _tls(login: Mqtt) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=login.ca_file)
+        if login.cert_file is not None:
+            context.load_cert_chain(login.cert_file, login.key_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(
+            f"broker.ca_file, cert_file, key_file: cannot be used: {error}"
+        ) from error
+    return context

@@ -1,0 +1,259 @@
+"""The gateway process: MQTT in, frames into Kafka, acknowledgements back.
+
+A message is acknowledged to the MQTT broker only when Kafka has confirmed all records of its
+batch, whether it became readings or was refused. So a gateway may die at any moment: the broker
+delivers again what it never acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+
+from streams.adapters.rejected import Original
+from streams.gateway import meters
+from streams.gateway.link import Delivery, Link, Session
+from streams.gateway.producer import Batch, OrderedProducer
+from streams.gateway.records import frame_records, refused_records
+from streams.intake.decode import BatchDecoder, Decoded, Message
+from streams.intake.mapping import NATIVE, TopicMap
+from streams.log import get_logger
+from streams.settings import Settings
+
+_log = get_logger(__name__)
+_WINDOW = 4
+"""Batches on their way to Kafka at once."""
+_BATCH_BYTES = 1_048_576
+_STOP_S = 10.0
+
+
+def client_id(settings: Settings) -> str:
+    """Return the stable client id: the setting, or gateway-HOSTNAME."""
+    if settings.gateway.client_id:
+        return settings.gateway.client_id
+    return "gateway-" + re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:100]
+
+
+class Gateway:
+    """One gateway. Make it inside the event loop; :meth:`run` returns when asked to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Wire the parts.
+
+        :raises SettingsError: if mappings, address or login cannot be used.
+        """
+        self._limits = settings.gateway
+        self._partitions = settings.topics.partitions
+        self._topics = TopicMap(settings.mappings)
+        self._decoder = BatchDecoder(
+            self._topics, settings.metrics, self._limits.max_rows, self._limits.max_payload_bytes
+        )
+        identity = client_id(settings)
+        self._producer = OrderedProducer(settings.kafka, identity, _WINDOW, self._partitions)
+        self._link = Link(
+            Session(
+                settings.mqtt,
+                settings.broker,
+                identity,
+                self._limits.group,
+                self._topics.filters,
+                self._limits.receive_maximum,
+                self._limits.session_expiry_s,
+            ),
+            self._receive,
+            self._is_repeat if self._topics.overlapping else None,
+        )
+        # Half of what the broker may have unacknowledged: the other half arrives meanwhile.
+        self._batch_messages = max(1, min(self._limits.max_rows, self._limits.receive_maximum // 2))
+        self._incoming: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._full = asyncio.Event()
+        self._in_flight = 0
+        self._in_flight_bytes = 0
+        self._incoming_bytes = 0
+        self._stopping = asyncio.Event()
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether messages flow, and if not, why."""
+        why = "; ".join(w for w in (self._producer.why_not_ready, self._link.why_not_ready) if w)
+        meters.KAFKA_READY.set(not self._producer.why_not_ready)
+        meters.MQTT_READY.set(not self._link.why_not_ready)
+        return not why, why or "readings flow"
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to end: take no more, confirm what is taken, acknowledge, disconnect."""
+        self._stopping.set()
+        self._arrived.set()
+        self._full.set()
+
+    async def run(self) -> None:
+        """Carry messages until :meth:`stop`.
+
+        :raises TopicMismatchError: if Kafka's topics are not as the settings say.
+        """
+        self._announce()
+        starting = asyncio.create_task(self._producer.start(), name="kafka-start")
+        if not await self._unless_stopped(starting):
+            return
+        # The broker sends only once Kafka is there to take it.
+        confirming = asyncio.create_task(self._producer.run(), name="confirm")
+        linking = asyncio.create_task(self._link.run(), name="link")
+        batching = asyncio.create_task(self._batch(), name="batch")
+        tasks = (confirming, linking, batching)
+        stopped = asyncio.create_task(self._stopping.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)
+            for task in done & set(tasks):
+                task.result()  # ended on its own: a defect, which must end the process
+            await self._finish(batching)
+        finally:
+            self._link.disconnect()
+            for task in (*tasks, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+            await self._producer.stop()
+
+    async def _unless_stopped(self, starting: asyncio.Task[None]) -> bool:
+        """Wait for *starting*; False if asked to stop first."""
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        with suppress(asyncio.CancelledError):
+            await starting
+        return False
+
+    async def _finish(self, batching: asyncio.Task[None]) -> None:
+        self._link.pause()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await batching
+                await self._producer.flush()
+        except TimeoutError:
+            _log.warning(
+                "stopped with messages unconfirmed; the broker delivers them again",
+                messages=self._in_flight,
+            )
+
+    def _announce(self) -> None:
+        _log.info("gateway", pid=os.getpid(), filters=list(self._topics.filters))
+        if self._topics.filters == (TopicMap([]).filters):
+            _log.warning(
+                "no mappings are set: only frames on "
+                f"{NATIVE.topic} are taken; to take other topics, add to headwater.toml: "
+                '[[mappings]] topic = "sensors/{device}"'
+            )
+
+    # -- in -----------------------------------------------------------------------------------
+
+    def _is_repeat(self, topic: str, numbers: list[int]) -> bool:
+        """Whether this delivery came for other filters than the first one that matches.
+
+        Overlapping shared subscriptions each get a copy; only the first filter's is taken, by
+        whichever gateway it goes to.
+        """
+        first = self._topics.first_filter(topic) + 1
+        return bool(numbers) and first > 0 and first not in numbers
+
+    def _receive(self, deliveries: list[Delivery]) -> None:
+        self._incoming.extend(deliveries)
+        size = sum(len(delivery.payload) for delivery in deliveries)
+        meters.RECEIVED.inc(len(deliveries))
+        meters.RECEIVED_BYTES.inc(size)
+        self._in_flight += len(deliveries)
+        self._in_flight_bytes += size
+        self._incoming_bytes += size
+        self._arrived.set()
+        if len(self._incoming) >= self._batch_messages or self._incoming_bytes >= _BATCH_BYTES:
+            self._full.set()
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Stop reading while the buffers are full (QoS 0 knows no receive maximum)."""
+        full = (
+            self._in_flight > 2 * self._limits.receive_maximum
+            or self._in_flight_bytes > self._limits.max_buffered_bytes
+        )
+        if full:
+            self._link.pause()
+        elif not self._stopping.is_set():
+            self._link.resume()
+        meters.PAUSED.set(full)
+        meters.IN_FLIGHT.set(self._in_flight)
+        meters.IN_FLIGHT_BYTES.set(self._in_flight_bytes)
+
+    # -- through ------------------------------------------------------------------------------
+
+    async def _batch(self) -> None:
+        """Coalesce, decode and send, until stopped and empty."""
+        while True:
+            await self._arrived.wait()
+            if not self._full.is_set():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._full.wait(), self._limits.linger_ms / 1000)
+            deliveries = self._next()
+            if deliveries:
+                await self._send(deliveries)
+            elif self._stopping.is_set():
+                return
+
+    def _next(self) -> list[Delivery]:
+        taken: list[Delivery] = []
+        size = 0
+        while self._incoming and len(taken) < self._batch_messages and size < _BATCH_BYTES:
+            taken.append(self._incoming.popleft())
+            size += len(taken[-1].payload)
+        self._incoming_bytes -= size
+        if not self._incoming and not self._stopping.is_set():
+            self._arrived.clear()
+            self._full.clear()
+        return taken
+
+    async def _send(self, deliveries: list[Delivery]) -> None:
+        messages = [self._message(delivery) for delivery in deliveries]
+        decoded = self._decoder.decode(messages)
+        records = frame_records(decoded.readings, self._partitions, self._limits.max_rows)
+        if decoded.refused:
+            cap = self._limits.max_rejected_bytes
+            records += refused_records(messages, decoded.refused, cap)
+        acks = [(delivery.epoch, delivery.mid) for delivery in deliveries]
+        size = sum(len(delivery.payload) for delivery in deliveries)
+        oldest_ms = deliveries[0].received_ms
+        batch = Batch(records, lambda: self._confirmed(batch, decoded, acks, size, oldest_ms))
+        await self._producer.submit(batch)
+
+    def _message(self, delivery: Delivery) -> Message:
+        kept: bytes | Original = delivery.payload
+        if len(delivery.payload) > self._limits.max_payload_bytes:
+            kept = Original.of(delivery.payload, self._limits.max_rejected_bytes)
+        return Message(delivery.topic, kept, delivery.received_ms)
+
+    def _confirmed(
+        self,
+        batch: Batch,
+        decoded: Decoded,
+        acks: list[tuple[int, int]],
+        size: int,
+        oldest_ms: int,
+    ) -> None:
+        self._link.ack(acks)
+        self._in_flight -= len(acks)
+        self._in_flight_bytes -= size
+        self._hold_back()
+        meters.ACKED.inc(len(acks))
+        meters.KAFKA_SECONDS.observe(time.monotonic() - batch.began_s)
+        meters.LAG_SECONDS.observe(max(0.0, time.time() - oldest_ms / 1000))
+        meters.READINGS.inc(len(decoded.readings))
+        meters.IGNORED.inc(decoded.ignored)
+        meters.count_sites(decoded.readings)
+        for refused in decoded.refused:
+            meters.REJECTED.labels(refused.reason).inc()
+            _log.debug("rejected", reason=refused.reason, detail=refused.detail)
