@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -146,10 +147,10 @@ class Link:
             if self.why_not_ready and time.monotonic() > deadline:
                 # Connected at TCP, but no CONNACK or SUBACK: begin again.
                 self._drop(f"no answer within {_CONNECT_S:.0f} s")
-            try:
-                await asyncio.wait_for(self._gone.wait(), _MISC_S)
-            except TimeoutError:
-                continue
+            # Not wait_for: in Python 3.11 it can swallow a cancellation.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_MISC_S):
+                    await self._gone.wait()
         self._unwatch()
 
     # -- the event loop ---------------------------------------------------------------------

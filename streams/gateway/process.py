@@ -198,7 +198,8 @@ class Gateway:
             await self._arrived.wait()
             if not self._full.is_set():
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._full.wait(), self._limits.linger_ms / 1000)
+                    async with asyncio.timeout(self._limits.linger_ms / 1000):
+                        await self._full.wait()
             deliveries = self._next()
             if deliveries:
                 await self._send(deliveries)

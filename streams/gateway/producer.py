@@ -197,7 +197,8 @@ class OrderedProducer:
         if producer is not None:
             # Its stop() waits for records that a dead broker will never confirm.
             with suppress(TimeoutError):
-                await asyncio.wait_for(producer.stop(), _STOP_S)
+                async with asyncio.timeout(_STOP_S):
+                    await producer.stop()
             await producer.client.close()
 
     async def _check_topics(self) -> None:
