@@ -133,8 +133,8 @@ class Detection(Section):
     """The causal detector that scores every accepted reading."""
 
     metrics: list[str] = ["*"]
-    half_life: Positive = 256
-    """Readings after which an observation has half its weight in the baseline."""
+    half_life: Positive = 576
+    """Readings after which an observation has half its weight in the spread."""
     warmup: Positive = 64
     """Readings of a series before it is scored."""
     emit_score: Annotated[float, Field(gt=0)] = 4.0
@@ -187,7 +187,7 @@ class Rule(Section):
 
     name: Name
     kind: Literal["anomaly"] = "anomaly"
-    score_over: Annotated[float, Field(gt=0)] = 6.0
+    score_over: Annotated[float, Field(gt=0)] = 5.0
     hold_ms: Ms = 0
     """The score must stay over the bound this long, in event time, before the alert fires."""
     resolve_ms: Ms = 60_000

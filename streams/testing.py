@@ -17,7 +17,7 @@ It also plays what production does to the logic: :meth:`Driver.checkpoint` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
 
@@ -65,15 +65,15 @@ class Driver:
         """Let log time pass, as a time marker does on a silent partition."""
         return self.send(None, at_ms=at_ms, headers={TIME_MARKER_HEADER: b"1"})
 
-    def run(self, batches: Sequence[int] | None = None) -> list[Produce]:
-        """Process the waiting records, all at once or in batches of the given sizes."""
-        made: list[Produce] = []
-        sizes = list(batches or [])
-        while self._read < len(self.log):
-            size = sizes.pop(0) if sizes else len(self.log) - self._read
-            made += self.logic.fold(self.log[self._read : self._read + size])
-            self._read += size
-        self._read = min(self._read, len(self.log))
+    def run(self) -> list[Produce]:
+        """Process all records that wait."""
+        return self.step(len(self.log))
+
+    def step(self, records: int) -> list[Produce]:
+        """Process the next records as one batch, at most as many as wait."""
+        batch = self.log[self._read : self._read + records]
+        made = self.logic.fold(batch) if batch else []
+        self._read += len(batch)
         self.output += made
         return made
 

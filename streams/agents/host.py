@@ -1,0 +1,209 @@
+"""Runs a :class:`PartitionLogic` against Kafka: fold, emit, checkpoint, commit.
+
+For each assigned partition the host keeps one *run*: the logic, the position reached, and what
+was produced since the last checkpoint. A checkpoint goes in this order, and a failure in it
+stops the worker, so that nothing is ever committed that was not stored:
+
+1. the broker's acknowledgement of every result produced up to offset X is awaited;
+2. dirty pieces of state, each stamped X, are written to the Faust table;
+3. the acknowledgement of each of these records is awaited;
+4. the position is committed: the first offset that a piece still dirty has folded, or X + 1.
+
+Snapshots are taken when a checkpoint begins, so folding goes on while it waits. Every
+assignment discards the partition's memory and loads the stored pieces again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import faust
+from faust.types import TP, EventT
+from prometheus_client import Counter, Gauge, Histogram
+
+from streams.adapters.record_batches import Consumer
+from streams.adapters.shard_table import ShardStore, ShardTable, acknowledged
+from streams.log import get_logger
+from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
+
+_log = get_logger(__name__)
+
+_RECORDS = Counter("headwater_host_records", "Records folded.", ["topic"])
+_LAG = Gauge("headwater_host_lag_records", "Records not yet folded.", ["topic", "partition"])
+_CHECKPOINT_S = Histogram("headwater_host_checkpoint_seconds", "Duration of a checkpoint.")
+_STATE_BYTES = Counter("headwater_host_state_bytes", "Bytes of state written.", ["topic"])
+_MARKERS = Counter("headwater_host_time_markers", "Time markers appended.", ["topic"])
+_BACKED_UP = 10
+"""A checkpoint that took long is followed by a pause of this many times its duration."""
+
+
+@dataclass(slots=True)
+class Run:
+    """One assignment of one partition."""
+
+    tp: TP
+    generation: int
+    logic: PartitionLogic
+    store: ShardStore
+    next_offset: int = -1
+    pending: list[Awaitable[Any]] = field(default_factory=list)
+    checkpoint: asyncio.Task[None] | None = None
+    due_at: float = 0.0
+    heard_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostOptions:
+    """Pace of a host; see ``Worker`` in the settings."""
+
+    checkpoint_ms: int
+    silent_ms: int
+    keys_per_checkpoint: int = 1_024
+
+
+class PartitionHost:
+    """Owns the runs of one topic; made by :func:`streams.app.attach`."""
+
+    def __init__(
+        self,
+        app: faust.App,
+        topic: str,
+        factory: LogicFactory,
+        table: ShardTable,
+        options: HostOptions,
+    ) -> None:
+        self._app = app
+        self._topic = topic
+        self._factory = factory
+        self._table = table
+        self._options = options
+        self._runs: dict[int, Run] = {}
+
+    async def take(self, event: EventT[Any]) -> None:
+        """Fold one batch of records and produce what the logic makes of it."""
+        message = event.message
+        run = self._run_of(message.tp, message.generation_id or 0)
+        records = cast(list[Any], message.value)
+        fresh = [r for r in records if r.offset >= run.next_offset]
+        if not fresh:
+            return
+        made = run.logic.fold([_record(r) for r in fresh])
+        run.next_offset = fresh[-1].offset + 1
+        run.heard_at = time.monotonic()
+        for produce in made:
+            run.pending.append(await self._send(produce))
+        _RECORDS.labels(self._topic).inc(len(fresh))
+        self._maybe_checkpoint(run)
+
+    async def tick(self) -> None:
+        """Checkpoint what is due, and append time markers to silent partitions that need time."""
+        generation = self._app.consumer_generation_id
+        now = time.monotonic()
+        for run in list(self._runs.values()):
+            if run.generation != generation:
+                continue
+            behind = self._behind(run)
+            _LAG.labels(self._topic, str(run.tp.partition)).set(behind)
+            self._maybe_checkpoint(run)
+            silent = now - run.heard_at >= self._options.silent_ms / 1000
+            if silent and not behind and run.logic.wants_time():
+                run.heard_at = now
+                _MARKERS.labels(self._topic).inc()
+                marker = {TIME_MARKER_HEADER: b"1"}
+                await self._send(Produce(self._topic, b"", None, run.tp.partition, marker))
+
+    def forget(self) -> None:
+        """Discard all memory: partitions were revoked or assigned anew."""
+        for run in self._runs.values():
+            if run.checkpoint is not None:
+                run.checkpoint.cancel()
+        self._runs.clear()
+
+    def _run_of(self, tp: TP, generation: int) -> Run:
+        run = self._runs.get(tp.partition)
+        if run is None or run.generation != generation:
+            if run is not None and run.checkpoint is not None:
+                run.checkpoint.cancel()
+            run = self._runs[tp.partition] = self._open(tp, generation)
+        return run
+
+    def _open(self, tp: TP, generation: int) -> Run:
+        partitions = self._app.consumer.topic_partitions(self._topic) or tp.partition + 1
+        logic = self._factory(tp.partition, partitions)
+        store = ShardStore(self._table, tp.partition, os.urandom(8).hex().encode())
+        pieces = store.load()
+        for piece in pieces:
+            logic.restore(piece.key, piece.stamp, piece.state)
+        _log.info(
+            "partition opened",
+            topic=tp.topic,
+            partition=tp.partition,
+            pieces=len(pieces),
+            newest_stamp=max((p.stamp for p in pieces), default=-1),
+        )
+        return Run(tp, generation, logic, store, heard_at=time.monotonic())
+
+    async def _send(self, produce: Produce) -> Awaitable[Any]:
+        headers: Mapping[str, bytes] = produce.headers
+        return await self._app.producer.send(
+            produce.topic,
+            produce.key,
+            produce.value,
+            produce.partition,
+            timestamp=None,
+            headers=dict(headers),
+        )
+
+    def _behind(self, run: Run) -> int:
+        end = self._app.consumer.highwater(run.tp)
+        return max(0, int(end) - run.next_offset) if end is not None else 1
+
+    def _maybe_checkpoint(self, run: Run) -> None:
+        now = time.monotonic()
+        if run.checkpoint is not None and run.checkpoint.done():
+            run.checkpoint = None
+        if run.checkpoint is None and now >= run.due_at and run.logic.dirty():
+            run.due_at = now + self._options.checkpoint_ms / 1000
+            run.checkpoint = asyncio.create_task(self._guarded(run), name=f"checkpoint {run.tp}")
+
+    async def _guarded(self, run: Run) -> None:
+        try:
+            await self._checkpoint(run)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 any failure here must stop the worker
+            if self._runs.get(run.tp.partition) is run:
+                _log.error("checkpoint failed", partition=run.tp.partition, error=repr(error))
+                await self._app.crash(error)
+
+    async def _checkpoint(self, run: Run) -> None:
+        started = time.monotonic()
+        stamp = run.next_offset - 1
+        pending, run.pending = run.pending, []
+        oldest = sorted(run.logic.dirty().items(), key=lambda item: item[1])
+        keys = [key for key, _ in oldest[: self._options.keys_per_checkpoint]]
+        states = {key: run.logic.snapshot(key) for key in keys}
+        position = min(run.logic.dirty().values(), default=stamp + 1)
+        await asyncio.gather(*pending)
+        if self._runs.get(run.tp.partition) is not run:
+            return
+        written = [run.store.write(key, stamp, state) for key, state in states.items()]
+        await acknowledged(future for w in written for future in w.futures)
+        if not await cast(Consumer, self._app.consumer).commit_position(run.tp, position):
+            return
+        run.store.remove(raw for w in written for raw in w.stale)
+        took_s = time.monotonic() - started
+        run.due_at = max(run.due_at, time.monotonic() + _BACKED_UP * (took_s if took_s > 1 else 0))
+        _CHECKPOINT_S.observe(took_s)
+        _STATE_BYTES.labels(self._topic).inc(sum(len(state) for state in states.values()))
+
+
+def _record(record: Any) -> LogRecord:
+    return LogRecord(
+        record.offset, record.timestamp, record.key, record.value, dict(record.headers)
+    )

@@ -1,0 +1,253 @@
+"""The agent on ``readings``: windows, detection and verdicts, as one :class:`PartitionLogic`.
+
+All of a device (series, watermark, numbering, panes, baseline, counters) lies in its shard,
+so one snapshot of a shard is consistent by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from prometheus_client import Counter
+
+from models.core.robust import RobustLevel, RobustParams
+from streams.adapters import frames, results, shard_codec
+from streams.adapters.rejected import rejected_record
+from streams.agents.verdicts import explain_rows
+from streams.core import snapshots
+from streams.core.classes import Class
+from streams.core.crossings import Crossings
+from streams.core.engine import DeviceRules, Folded, LogRows, StreamEngine
+from streams.core.readings import Labels, Readings, concat_readings
+from streams.core.registry import NEVER
+from streams.core.results import Scores, WindowResults
+from streams.core.segments import running_max_before
+from streams.core.windows import Tumbling
+from streams.errors import DecodeError, StateError
+from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
+from streams.settings import Settings
+from streams.topics import AGGREGATES, ANOMALIES, READINGS
+from streams.version import VERSION
+
+PARTITION_KEY = "partition"
+"""State key of what belongs to no device: the partition's clock."""
+
+_READINGS = Counter("headwater_worker_readings", "Readings judged, by class.", ["verdict"])
+_RESULTS = Counter("headwater_worker_window_results", "Window results emitted.", ["reason"])
+_SCORES = Counter("headwater_worker_scores_told", "Scores written to anomalies.")
+_POISON = Counter("headwater_worker_poison_records", "Records of readings that are no frame.")
+
+
+def make_readings(settings: Settings) -> LogicFactory:
+    """Return the factory of the readings logic for these settings."""
+
+    def factory(partition: int, partitions: int) -> PartitionLogic:
+        return ReadingsLogic(settings, partition, partitions)
+
+    return factory
+
+
+class ReadingsLogic:
+    """Frames of ``readings`` in; ``aggregates``, ``anomalies`` and what was not accepted out."""
+
+    def __init__(self, settings: Settings, partition: int, partitions: int) -> None:
+        self._partition = partition
+        self._headers = {
+            "content-type": frames.CONTENT_TYPE,
+            "hw-partitions": str(partitions).encode(),
+        }
+        self._max_bytes = settings.gateway.max_rejected_bytes
+        self._fingerprint = settings.fingerprint()
+        self._detection = settings.detection
+        definitions = [
+            Tumbling(w.name, tuple(w.metrics), w.size_ms, w.offset_ms, w.grace_ms, w.horizon_ms)
+            for w in settings.windows
+        ]
+        self.engine = StreamEngine(
+            definitions,
+            DeviceRules(**settings.devices.model_dump()),
+            settings.topics.shards,
+        )
+        params = RobustParams(
+            half_life=settings.detection.half_life,
+            warmup=settings.detection.warmup,
+            min_spread=settings.detection.min_spread,
+        )
+        self.detector = RobustLevel(params)
+        self.crossings = Crossings(settings.detection.emit_score)
+        self._watched: dict[str, bool] = {}
+        self._clock_ms = 0
+        self._stamp = -1
+        self._dirty_since = NEVER
+
+    # -- PartitionLogic -----------------------------------------------------------------
+
+    def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
+        """Take the next records of ``readings``; see :class:`PartitionLogic`."""
+        out: list[Produce] = []
+        waiting: list[tuple[LogRecord, int, Readings]] = []
+        for record in records:
+            self._clock_ms = max(self._clock_ms, record.timestamp_ms)
+            self._dirty_since = min(self._dirty_since, record.offset)
+            if TIME_MARKER_HEADER in record.headers:
+                out += self._fold_rows(waiting)
+                waiting = []
+                out += self._windows(self.engine.advance(self._clock_ms, record.offset))
+                continue
+            try:
+                waiting.append((record, self._clock_ms, frames.decode(record.value or b"")))
+            except DecodeError as error:
+                out += self._reject(record, error)
+        return out + self._fold_rows(waiting)
+
+    def dirty(self) -> Mapping[str, int]:
+        """Return the dirty shards, and the partition's own entry."""
+        since = self.engine.dirty_since
+        dirty = {str(s): int(since[s]) for s in np.flatnonzero(since != NEVER).tolist()}
+        if self._dirty_since != NEVER:
+            dirty[PARTITION_KEY] = self._dirty_since
+        return dirty
+
+    def snapshot(self, key: str) -> bytes:
+        """Return the state of a shard, or of the partition itself, and mark it clean."""
+        if key == PARTITION_KEY:
+            self._dirty_since = NEVER
+            return shard_codec.encode({"clock_ms": self._clock_ms})
+        state = snapshots.snapshot(self.engine, int(key))
+        series = self._series_of(int(key))
+        state["detector"] = {n: v[series] for n, v in self._detector_state().items()}
+        state["over"] = self._over()[series]
+        return shard_codec.encode(state)
+
+    def restore(self, key: str, stamp: int, state: bytes) -> None:
+        """Load a snapshot.
+
+        :raises StateError: if it was written by another version or with other windows.
+        """
+        loaded = shard_codec.decode(state)
+        if key == PARTITION_KEY:
+            self._clock_ms, self._stamp = loaded["clock_ms"], stamp
+            return
+        try:
+            series = snapshots.restore(self.engine, int(key), stamp, loaded)
+        except ValueError as error:
+            raise StateError(f"readings, partition {self._partition}: {error}") from error
+        self._grow()
+        for name, values in self._detector_state().items():
+            values[series] = loaded["detector"][name]
+        self._over()[series] = loaded["over"]
+
+    def wants_time(self) -> bool:
+        """Whether a device has open windows that an idle rule will emit."""
+        return self.engine.next_deadline_ms() != NEVER
+
+    # -- records ------------------------------------------------------------------------
+
+    def _fold_rows(self, waiting: list[tuple[LogRecord, int, Readings]]) -> list[Produce]:
+        if not waiting:
+            return []
+        sizes = [len(readings) for _, _, readings in waiting]
+        rows = LogRows(
+            concat_readings([readings for _, _, readings in waiting]),
+            np.repeat(np.asarray([r.offset for r, _, _ in waiting], np.int64), sizes),
+            np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
+            np.repeat(np.asarray([clock for _, clock, _ in waiting], np.int64), sizes),
+        )
+        out: list[Produce] = []
+        for folded in self.engine.fold(rows):
+            out += self._windows(folded.results)
+            out += self._detect(folded)
+            out += explain_rows(folded, self._partition, self._max_bytes)
+            counts = np.bincount(folded.verdict, minlength=len(Class))
+            for kind in Class:
+                if counts[kind]:
+                    _READINGS.labels(kind.name.lower()).inc(int(counts[kind]))
+        return out
+
+    def _windows(self, emitted: list[WindowResults]) -> list[Produce]:
+        for part in emitted:
+            _RESULTS.labels(part.reason[0]).inc(len(part))
+        return [self._frame(AGGREGATES, part) for part in emitted]
+
+    def _frame(self, topic: str, content: WindowResults | Scores) -> Produce:
+        value = results.encode(content, code=VERSION, settings=self._fingerprint)
+        return Produce(topic, value, None, self._partition, self._headers)
+
+    def _reject(self, record: LogRecord, error: DecodeError) -> list[Produce]:
+        if record.offset <= self._stamp:
+            return []
+        _POISON.inc()
+        source = f"kafka:{READINGS}/{self._partition}/{record.offset}"
+        return [
+            rejected_record(
+                record.value or b"",
+                error,
+                source=source,
+                received_ms=record.timestamp_ms,
+                max_bytes=self._max_bytes,
+                partition=self._partition,
+            )
+        ]
+
+    # -- detection ----------------------------------------------------------------------
+
+    def _detect(self, folded: Folded) -> list[Produce]:
+        """Score accepted readings, in order of arrival, unless they are behind in event time."""
+        rows, series = folded.rows, folded.series
+        if not len(rows):
+            return []
+        self._grow()
+        r, seen = rows.readings, self.engine.registry.series["max_t_ms"]
+        eligible = (folded.verdict == Class.ACCEPTED) & np.isfinite(r.value)
+        before = running_max_before(series, r.t_ms, seen, eligible)
+        np.maximum.at(seen, series[eligible], r.t_ms[eligible])
+        at = np.flatnonzero(eligible & (r.t_ms >= before) & self._is_watched(r.metric))
+        if not len(at):
+            return []
+        score, expected, spread = self.detector.score(series[at], r.value[at])
+        told = self.crossings.tell(series[at], score)
+        if not told.any():
+            return []
+        at, score, expected, spread = at[told], score[told], expected[told], spread[told]
+        _SCORES.inc(len(at))
+        scores = Scores(
+            tenant=r.tenant.take(at),
+            site=r.site.take(at),
+            device=r.device.take(at),
+            metric=r.metric.take(at),
+            detector=Labels.constant(RobustLevel.NAME, len(at)),
+            t_ms=r.t_ms[at],
+            received_ms=r.received_ms[at],
+            kafka_ms=rows.kafka_ms[at],
+            value=r.value[at],
+            score=score,
+            expected=expected,
+            spread=spread,
+            offset=rows.offset[at],
+            row=rows.row[at],
+        )
+        return [self._frame(ANOMALIES, scores)]
+
+    def _is_watched(self, metric: Labels) -> np.ndarray[Any, Any]:
+        for name in metric.values:
+            if name not in self._watched:
+                self._watched[name] = self._detection.watches(name)
+        flags = np.asarray([self._watched[name] for name in metric.values], np.bool_)
+        return flags[metric.codes]
+
+    def _grow(self) -> None:
+        n = self.engine.registry.series.n
+        self.detector.grow(n)
+        self.crossings.grow(n)
+
+    def _over(self) -> np.ndarray[Any, Any]:
+        return self.crossings.over
+
+    def _detector_state(self) -> dict[str, np.ndarray[Any, Any]]:
+        return self.detector.state()
+
+    def _series_of(self, shard: int) -> np.ndarray[Any, Any]:
+        reg = self.engine.registry
+        return np.flatnonzero(reg.series_of(reg.devices["shard"] == shard))

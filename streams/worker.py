@@ -1,0 +1,24 @@
+"""The worker process: the agents on ``readings`` and on ``twin.updates``."""
+
+from __future__ import annotations
+
+from streams.agents.host import HostOptions
+from streams.agents.readings import make_readings
+from streams.app import AgentSpec, AppSpec, build, run
+from streams.log import configure
+from streams.settings import Settings
+from streams.topics import READINGS
+
+
+def main(settings: Settings) -> None:
+    """Run a worker until SIGTERM; several with the same ``worker.id`` share the partitions."""
+    configure(settings.log, "worker")
+    spec = AppSpec(
+        name="worker",
+        id=settings.worker.id,
+        instance_id=settings.worker.instance_id,
+        agents=[AgentSpec(READINGS, make_readings(settings))],
+        ops_port=settings.ops.worker_port,
+        options=HostOptions(settings.worker.checkpoint_ms, settings.worker.silent_ms),
+    )
+    run(build(spec, settings))
