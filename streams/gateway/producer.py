@@ -61,6 +61,7 @@ class OrderedProducer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._sending = asyncio.Lock()
+        self._sending_since_s: float | None = None
         self._producer: AIOKafkaProducer | None = None
         self.why_not_ready = "not connected to Kafka yet"
 
@@ -90,11 +91,13 @@ class OrderedProducer:
     async def submit(self, batch: Batch) -> None:
         """Send a batch once there is room for it; it is confirmed later, by :meth:`run`."""
         await self._free.acquire()
-        batch.began_s = time.monotonic()
+        self._idle.clear()
         async with self._sending:
-            self._waiting.append(batch)
-            self._idle.clear()
+            batch.began_s = self._sending_since_s = time.monotonic()
             await self._send(batch)
+            # Only now: a batch without all of its futures would look confirmed.
+            self._waiting.append(batch)
+            self._sending_since_s = None
         self._changed.set()
 
     async def run(self) -> None:
@@ -102,14 +105,17 @@ class OrderedProducer:
         while True:
             while not self._waiting:
                 self._changed.clear()
-                await self._changed.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_STALLED_S):
+                        await self._changed.wait()
+                self._check_stalled(self._sending_since_s)
             batch = self._waiting[0]
             if await self._is_confirmed(batch):
                 self._waiting.popleft()
-                if not self._waiting:
-                    self._idle.set()
                 self.why_not_ready = ""
                 batch.on_confirmed()
+                if not self._waiting and not self._sending.locked():
+                    self._idle.set()
                 self._free.release()
             else:
                 await self._recover()
@@ -147,9 +153,8 @@ class OrderedProducer:
         while pending:
             _, pending = await asyncio.wait(pending, timeout=_STALLED_S)
             if pending:
-                age_s = time.monotonic() - batch.began_s
-                self._not_ready(f"Kafka has not confirmed a batch for {age_s:.0f} s")
-        failures = [future.exception() for future in batch.sent if future.exception()]
+                self._check_stalled(batch.began_s)
+        failures = [why for why in map(_failure, batch.sent) if why is not None]
         if failures:
             self._not_ready(f"Kafka refused a record: {failures[0]!r}")
         return not failures
@@ -170,7 +175,8 @@ class OrderedProducer:
                 break
             for batch in self._waiting:
                 for future in batch.sent:
-                    future.add_done_callback(_looked_at)
+                    # Asked for, so that asyncio does not report it: the send is repeated.
+                    future.add_done_callback(_failure)
                 await self._send(batch)
         _log.info("sending again after a failure", batches=len(self._waiting))
 
@@ -187,6 +193,8 @@ class OrderedProducer:
         )
         try:
             await producer.start()
+            for topic in (READINGS, REJECTED):
+                await producer.partitions_for(topic)
         except BaseException:
             await producer.stop()
             raise
@@ -222,13 +230,20 @@ class OrderedProducer:
                     "topics (a device's partition depends on the count)"
                 )
 
+    def _check_stalled(self, since_s: float | None) -> None:
+        age_s = 0.0 if since_s is None else time.monotonic() - since_s
+        if age_s >= _STALLED_S:
+            self._not_ready(f"Kafka has not confirmed a batch for {age_s:.0f} s")
+
     def _not_ready(self, why: str) -> None:
         if not self.why_not_ready:
             _log.warning("kafka not ready", why=why)
         self.why_not_ready = why
 
 
-def _looked_at(future: asyncio.Future[object]) -> None:
-    """Keep asyncio from reporting the failure of a send that is repeated anyway."""
-    if not future.cancelled():
-        future.exception()
+def _failure(future: asyncio.Future[object]) -> BaseException | None:
+    """Why a finished send failed; ``None`` if Kafka confirmed it."""
+    if future.cancelled():
+        return KafkaError("the producer was closed")
+    error: BaseException | None = future.exception()
+    return error

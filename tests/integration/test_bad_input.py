@@ -1,0 +1,149 @@
+"""Bad input through the real broker: each ends in ``rejected``, and nothing else stops."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streams.adapters import frames
+from streams.core.readings import Labels, Readings
+from tests.integration.gateway_child import (
+    Arrived,
+    GatewayChild,
+    gateway,
+    publish,
+    publisher,
+    reader,
+    unique,
+)
+from tests.waiting import eventually_async
+
+CAP = 65_536
+YEAR_MS = 365 * 24 * 3_600_000
+
+
+def a_frame(tenant: str = "acme", n: int = 3) -> bytes:
+    return frames.encode(
+        Readings(
+            Labels.constant(tenant, n),
+            Labels.constant("north", n),
+            Labels.constant("d", n),
+            Labels.constant("m", n),
+            np.arange(n, dtype=np.int64),
+            np.arange(n, dtype=np.int64),
+            np.ones(n),
+            np.zeros(n, np.uint8),
+            np.full(n, -1, np.int64),
+            np.full(n, -1, np.int64),
+            {},
+            {},
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def prefix() -> str:
+    return unique("bad")
+
+
+@pytest.fixture(scope="module")
+def child(
+    kafka: str, mqtt: str, prefix: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayChild]:
+    folder: Path = tmp_path_factory.mktemp("gateway")
+    mappings = (
+        f'[[mappings]]\ntopic = "{prefix}/json/{{device}}"\nformat = "json"\n'
+        f'[[mappings]]\ntopic = "{prefix}/number/{{device}}"\nmetric = "m"\nformat = "number"\n'
+        f'[[mappings]]\ntopic = "{prefix}/any/{{device}}"\nmetric = "m"\n'
+    )
+    with gateway(kafka, mqtt, folder, mappings) as running:
+        yield running
+
+
+@pytest.fixture
+async def arrived(kafka: str) -> AsyncIterator[Arrived]:
+    found = await reader(kafka)
+    yield found
+    await found.consumer.stop()
+
+
+CASES = [
+    ("malformed-json", "{prefix}/json/d", b'{"temperature": 22.5'),
+    ("not-a-number", "{prefix}/json/d", b'{"temperature": NaN}'),
+    ("not-a-number", "{prefix}/json/d", b'{"temperature": Infinity}'),
+    ("not-a-number", "{prefix}/json/d", b'{"temperature": -Infinity}'),
+    ("not-a-number", "{prefix}/json/d", b'{"temperature": 1e999}'),
+    ("not-a-number", "{prefix}/json/d", b'{"temperature": "22.5"}'),
+    ("not-a-number", "{prefix}/number/d", b"nan"),
+    ("integer-too-large", "{prefix}/json/d", b'{"count": 18446744073709551616}'),
+    ("integer-too-large", "{prefix}/number/d", b"18446744073709551616"),
+    ("payload-too-large", "{prefix}/json/d", b'{"a": "' + b"x" * 5_000_000 + b'"}'),
+    ("unknown-topic", "hw/v1/{prefix}/north/nothing", b"22.5"),
+    ("empty-payload", "{prefix}/any/d", b""),
+    ("empty-frame", "hw/v1/{prefix}/north/up", b""),
+    ("empty-frame", "hw/v1/{prefix}/north/up", a_frame(n=0)),
+    ("truncated-frame", "hw/v1/{prefix}/north/up", a_frame()[:-200]),
+    ("truncated-frame", "{prefix}/any/d", a_frame()[:-200]),
+    ("wrong-tenant", "hw/v1/{prefix}/north/up", a_frame("another")),
+    ("bad-name", "{prefix}/json/" + "x" * 129, b'{"a": 1}'),
+    ("bad-time", "{prefix}/json/d", b'{"t_ms": "yesterday", "a": 1}'),
+]
+
+
+@pytest.mark.parametrize(
+    ("reason", "topic", "payload"), CASES, ids=[f"{n}-{case[0]}" for n, case in enumerate(CASES)]
+)
+async def test_bad_input_is_rejected_with_its_bytes_and_a_reason_and_good_input_goes_on(
+    child: GatewayChild,
+    mqtt: str,
+    prefix: str,
+    arrived: Arrived,
+    *,
+    reason: str,
+    topic: str,
+    payload: bytes,
+) -> None:
+    topic = topic.format(prefix=prefix)
+    good = unique("good")
+    before = child.metric("rejected_messages_total", f'reason="{reason}"')
+    with publisher(mqtt) as client:
+        publish(client, topic, payload)
+        publish(client, f"{prefix}/json/{good}", b'{"temperature": 22.5}')
+
+        async def both() -> bool:
+            await arrived.read()
+            return bool(arrived.refusals(topic)) and bool(arrived.of(good))
+
+        await eventually_async(both)
+    ((headers, kept),) = arrived.refusals(topic)
+    assert headers["hw-reason"] == reason.encode()
+    assert len(headers["hw-detail"]) > 10
+    assert kept == payload[:CAP]
+    assert headers["hw-length"] == b"%d" % len(payload)
+    assert headers["hw-sha256"] == hashlib.sha256(payload).hexdigest().encode()
+    assert abs(int(headers["hw-received-ms"]) - time.time() * 1000) < 60_000
+    assert child.metric("rejected_messages_total", f'reason="{reason}"') == before + 1
+    assert arrived.of(good) == [22.5]
+    assert child.ready() == (True, "readings flow")
+
+
+async def test_a_clock_a_year_ahead_passes_the_gateway(
+    child: GatewayChild, mqtt: str, prefix: str, arrived: Arrived
+) -> None:
+    device, t_ms = unique("ahead"), int(time.time() * 1000) + YEAR_MS
+    with publisher(mqtt) as client:
+        publish(client, f"{prefix}/json/{device}", f'{{"t_ms": {t_ms}, "a": 1}}')
+
+        async def found() -> bool:
+            await arrived.read()
+            return bool(arrived.of(device))
+
+        await eventually_async(found)
+    frame = next(r for _, r in arrived.readings if device in r.device.values)
+    assert frame.t_ms.tolist() == [t_ms]
+    assert child.metric("in_flight_messages") == 0
