@@ -24,6 +24,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from streams.errors import SettingsError
+from streams.gateway import meters
 from streams.gateway.packets import ProtocolError, Publish, pubacks, subscription_ids
 from streams.gateway.sockets import PacketClient
 from streams.log import get_logger
@@ -272,6 +273,7 @@ class Link:
             self.why_not_ready = f"the MQTT broker refused us: {code}"
             _log.error("broker refused", reason=str(code))
             return
+        meters.CONNECTIONS.inc()
         _log.info("connected to the broker", session_present=flags.session_present)
         # One SUBSCRIBE per filter: its identifier tells which filter a message came for.
         for number, topic_filter in enumerate(self._session.filters, 1):

@@ -243,7 +243,5 @@ class OrderedProducer:
 
 def _failure(future: asyncio.Future[object]) -> BaseException | None:
     """Why a finished send failed; ``None`` if Kafka confirmed it."""
-    if future.cancelled():
-        return KafkaError("the producer was closed")
-    error: BaseException | None = future.exception()
-    return error
+    closed: BaseException = KafkaError("the producer was closed")
+    return closed if future.cancelled() else future.exception()
