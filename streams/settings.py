@@ -226,6 +226,10 @@ class Webhook(Section):
             )
         return self
 
+    def takes(self, tenant: str) -> bool:
+        """Whether alerts of a tenant go to this endpoint."""
+        return any(fnmatchcase(tenant, glob) for glob in self.tenants)
+
 
 class Alerts(Section):
     """The alerts process."""

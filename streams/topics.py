@@ -61,7 +61,7 @@ def specs(settings: Topics) -> list[TopicSpec]:
         TWIN_STATE: compacted,
         TWIN_DOWN: retained,
         ALERTS: compacted,
-        DELIVERIES: compacted,
+        DELIVERIES: {**compacted, "message.timestamp.type": "LogAppendTime"},
     }
     return [
         TopicSpec(name, settings.partitions, settings.replication, config)

@@ -15,6 +15,8 @@ import psutil
 from streams.errors import ServiceError
 
 _STOP_S = 20.0
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers that this very process started: their parent must take their exit status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ def start(name: str, address: str, command: list[str], cwd: Path, env: dict[str,
             )
         except OSError as error:
             raise ServiceError(f"{name}: cannot start {command[0]}: {error}") from error
+    _children[child.pid] = child
     return Running(name, address, child.pid, psutil.Process(child.pid).create_time(), str(log))
 
 
@@ -67,16 +70,23 @@ def stop(running: Running) -> None:
         process = _process(running)
         if process is None:
             return
-        try:
-            process.send_signal(number)
-            process.wait(_STOP_S)
-        except psutil.NoSuchProcess:
-            return
-        except psutil.TimeoutExpired:
-            continue
-        else:
+        process.send_signal(number)
+        if _ended(process):
             return
     raise ServiceError(f"{running.name}: process {running.pid} does not end")
+
+
+def _ended(process: psutil.Process) -> bool:
+    child = _children.get(process.pid)
+    try:
+        if child is not None:
+            child.wait(_STOP_S)
+            del _children[process.pid]
+        else:
+            process.wait(_STOP_S)
+    except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+        return False
+    return True
 
 
 def wait_ready(running: Running, deadline_s: float, probe: Callable[[], bool]) -> None:
@@ -110,8 +120,8 @@ def _process(running: Running) -> psutil.Process | None:
         if abs(process.create_time() - running.started_at) > 1.0:
             return None
         if process.status() == psutil.STATUS_ZOMBIE:
-            process.wait(0)
+            _ended(process)
             return None
-    except (psutil.NoSuchProcess, psutil.TimeoutExpired):
+    except psutil.NoSuchProcess:
         return None
     return process

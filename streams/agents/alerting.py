@@ -1,0 +1,189 @@
+"""The agent on ``anomalies``: from scores to alerts, and from alerts to the outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from prometheus_client import Counter
+
+from streams.adapters import results, shard_codec
+from streams.adapters.rejected import rejected_record
+from streams.core.alert_states import (
+    NEVER,
+    Alert,
+    Sample,
+    Standing,
+    deadline_ms,
+    message_id,
+    observe,
+    pass_time,
+)
+from streams.core.results import Scores
+from streams.core.rules import AnomalyRule, RuleBook, Series
+from streams.errors import DecodeError
+from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
+from streams.settings import Settings, Webhook
+from streams.topics import ALERTS, ANOMALIES, DELIVERIES
+
+STATE_KEY = "rules"
+_ALERTS = Counter("headwater_alerts_changes", "Alerts that changed state.", ["rule", "state"])
+
+
+def make_alerting(settings: Settings) -> LogicFactory:
+    """Return the factory of the alert logic for these settings."""
+
+    def factory(partition: int, partitions: int) -> PartitionLogic:
+        return AlertLogic(settings, partition)
+
+    return factory
+
+
+class AlertLogic:
+    """Frames of ``anomalies`` in; life cycles to ``alerts``, messages to ``deliveries`` out."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._partition = partition
+        self._max_bytes = settings.gateway.max_rejected_bytes
+        rules = [
+            AnomalyRule(
+                rule.name,
+                rule.severity,
+                rule.score_over,
+                rule.hold_ms,
+                rule.resolve_ms,
+                tuple(rule.tenants),
+                tuple(rule.sites),
+                tuple(rule.devices),
+                tuple(rule.metrics),
+            )
+            for rule in settings.rules
+        ]
+        self._rules = {rule.name: rule for rule in rules}
+        self._book = RuleBook(rules)
+        self._webhooks = settings.webhooks
+        self._standing: dict[tuple[str, Series], Standing] = {}
+        self._clock_ms = 0
+        self._next_deadline_ms = NEVER
+        self._stamp = -1
+        self._dirty_since = NEVER
+
+    def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
+        """Take the next records of ``anomalies``; see :class:`PartitionLogic`."""
+        out: list[Produce] = []
+        for record in records:
+            if record.offset <= self._stamp:
+                continue
+            self._dirty_since = min(self._dirty_since, record.offset)
+            self._clock_ms = max(self._clock_ms, record.timestamp_ms)
+            out += self._tell(self._pass_time())
+            if TIME_MARKER_HEADER in record.headers:
+                continue
+            try:
+                scores = results.decode_scores(record.value or b"")
+            except DecodeError as error:
+                out.append(self._reject(record, error))
+            else:
+                out += self._tell(self._observe(scores))
+        return out
+
+    def dirty(self) -> Mapping[str, int]:
+        """Return the one key, if it changed."""
+        return {} if self._dirty_since == NEVER else {STATE_KEY: self._dirty_since}
+
+    def snapshot(self, key: str) -> bytes:
+        """Return what is pending and firing."""
+        self._dirty_since = NEVER
+        rows = [
+            [rule, asdict(series), asdict(standing)]
+            for (rule, series), standing in self._standing.items()
+        ]
+        return shard_codec.encode({"clock_ms": self._clock_ms, "standing": rows})
+
+    def restore(self, key: str, stamp: int, state: bytes) -> None:
+        """Load a snapshot; what belongs to rules that are gone is forgotten."""
+        loaded = shard_codec.decode(state)
+        self._clock_ms, self._stamp = loaded["clock_ms"], stamp
+        for rule, series, standing in loaded["standing"]:
+            if rule in self._rules:
+                self._remember(rule, Series(**series), _standing_from(standing))
+
+    def wants_time(self) -> bool:
+        """Whether a firing alert waits for a silent series."""
+        return self._next_deadline_ms != NEVER
+
+    def _pass_time(self) -> list[Alert]:
+        changed: list[Alert] = []
+        if self._clock_ms < self._next_deadline_ms:
+            return changed
+        self._next_deadline_ms = NEVER
+        for (rule_name, series), standing in list(self._standing.items()):
+            after, news = pass_time(self._rules[rule_name], standing, self._clock_ms)
+            self._remember(rule_name, series, after)
+            changed += news
+        return changed
+
+    def _observe(self, scores: Scores) -> list[Alert]:
+        changed: list[Alert] = []
+        for i in range(len(scores)):
+            series = Series(scores.tenant[i], scores.site[i], scores.device[i], scores.metric[i])
+            sample = Sample(
+                t_ms=int(scores.t_ms[i]),
+                received_ms=int(scores.received_ms[i]),
+                kafka_ms=int(scores.kafka_ms[i]),
+                log_ms=self._clock_ms,
+                value=float(scores.value[i]),
+                score=float(scores.score[i]),
+                expected=float(scores.expected[i]),
+                spread=float(scores.spread[i]),
+            )
+            for rule in self._book.rules_for(series):
+                before = self._standing.get((rule.name, series))
+                after, news = observe(rule, series, before, sample)
+                self._remember(rule.name, series, after)
+                changed += news
+        return changed
+
+    def _remember(self, rule: str, series: Series, standing: Standing | None) -> None:
+        if standing is None:
+            self._standing.pop((rule, series), None)
+        else:
+            self._standing[rule, series] = standing
+            deadline = deadline_ms(self._rules[rule], standing)
+            self._next_deadline_ms = min(self._next_deadline_ms, deadline)
+
+    def _tell(self, changed: list[Alert]) -> list[Produce]:
+        out: list[Produce] = []
+        for alert in changed:
+            _ALERTS.labels(alert.rule, alert.state).inc()
+            body = alert.as_json()
+            out.append(Produce(ALERTS, orjson.dumps(body), alert.id.encode(), self._partition))
+            out += [
+                self._message(alert, body, webhook)
+                for webhook in self._webhooks
+                if webhook.takes(alert.tenant)
+            ]
+        return out
+
+    def _message(self, alert: Alert, body: dict[str, Any], webhook: Webhook) -> Produce:
+        identity = message_id(alert, webhook.name)
+        entry = {"id": identity, "endpoint": webhook.name, "status": "pending", "alert": body}
+        return Produce(DELIVERIES, orjson.dumps(entry), identity.encode(), self._partition)
+
+    def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
+        return rejected_record(
+            record.value or b"",
+            error,
+            source=f"kafka:{ANOMALIES}/{self._partition}/{record.offset}",
+            received_ms=record.timestamp_ms,
+            max_bytes=self._max_bytes,
+            partition=self._partition,
+        )
+
+
+def _standing_from(fields: dict[str, Any]) -> Standing:
+    alert = dict(fields["alert"])
+    alert["sample"] = Sample(**alert["sample"])
+    return Standing(Alert(**alert), fields["below_ms"], fields["below_log_ms"])

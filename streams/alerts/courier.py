@@ -1,0 +1,268 @@
+"""Delivers what waits in the outbox, the compacted topic ``deliveries``.
+
+A message waits there until its last record is a tombstone (delivered) or says ``dead``. The
+courier reads its partitions from the beginning at every assignment, so nothing that a crash
+interrupted is forgotten; a message that was delivered just before the crash goes out again
+under the same id. Messages of one alert to one endpoint keep their order; an endpoint that
+hangs delays only itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from prometheus_client import Counter, Gauge, Histogram
+
+from streams.alerts.sender import Outcome, Sender, body_of
+from streams.log import get_logger
+from streams.settings import Settings
+from streams.topics import DELIVERIES
+
+_log = get_logger(__name__)
+
+GROUP = "headwater-courier"
+_WAITING = Gauge("headwater_alerts_outbox_messages", "Messages waiting to be delivered.")
+_OLDEST = Gauge("headwater_alerts_outbox_oldest_seconds", "Age of the oldest waiting message.")
+_ATTEMPTS = Counter("headwater_alerts_attempts", "Attempts at webhooks.", ["endpoint", "outcome"])
+_LATENCY = Histogram(
+    "headwater_alerts_sensor_to_webhook_seconds",
+    "From receipt of the reading to the webhook's answer.",
+    buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 60, 600),
+)
+
+
+@dataclass(slots=True)
+class Message:
+    """One waiting message."""
+
+    id: str
+    partition: int
+    endpoint: str
+    alert: dict[str, Any]
+    queued_ms: int
+
+
+class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
+    """See the module's docstring. Start it in a running loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._limits = settings.alerts
+        self._waiting: dict[str, Message] = {}
+        self._chains: dict[tuple[str, str], deque[Message]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._catching_up: dict[TopicPartition, int] = {}
+        self._disabled: set[str] = set()
+        self._full = False
+
+    async def start(self) -> None:
+        """Connect and begin to deliver.
+
+        :raises SettingsError: if a signing secret cannot be read.
+        """
+        self._client = httpx.AsyncClient(
+            follow_redirects=False, limits=httpx.Limits(max_keepalive_connections=64)
+        )
+        self._senders = {w.name: Sender(w, self._client) for w in self._settings.webhooks}
+        self._gates = {name: asyncio.Semaphore(self._limits.concurrency) for name in self._senders}
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=self._settings.kafka, acks="all", enable_idempotence=True
+        )
+        await self._producer.start()
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka,
+            group_id=GROUP,
+            group_instance_id=self._limits.instance_id and f"{self._limits.instance_id}-courier",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=500,
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=2_000,
+        )
+        self._consumer.subscribe([DELIVERIES], listener=self)
+        await self._consumer.start()
+        self._reader = asyncio.create_task(self._read(), name="courier reader")
+
+    async def stop(self) -> None:
+        """Stop; what is under way is tried again at the next start."""
+        self._reader.cancel()
+        for task in self._tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reader
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._consumer.stop()
+        await self._producer.stop()
+        await self._client.aclose()
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether deliveries are followed."""
+        if self._reader.done():
+            return False, "the outbox is not read any more; see the log"
+        return not self._catching_up, "reading the outbox" if self._catching_up else ""
+
+    # -- the outbox -----------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Forget the messages of partitions that are no longer ours."""
+        gone = {tp.partition for tp in revoked}
+        for identity in [i for i, m in self._waiting.items() if m.partition in gone]:
+            del self._waiting[identity]
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Read the assigned partitions from the beginning."""
+        assigned = list(assigned)
+        if not assigned:
+            return
+        ends = await self._consumer.end_offsets(assigned)
+        await self._consumer.seek_to_beginning(*assigned)
+        self._catching_up = {tp: end for tp, end in ends.items() if end > 0}
+
+    async def _read(self) -> None:
+        while True:
+            fetched = await self._consumer.getmany(timeout_ms=1000)
+            for tp, records in fetched.items():
+                for record in records:
+                    self._take(record)
+                end = self._catching_up.get(tp)
+                if end is not None and await self._consumer.position(tp) >= end:
+                    del self._catching_up[tp]
+                    self._dispatch_all(tp.partition)
+            self._show()
+            self._hold_back()
+
+    def _dispatch_all(self, partition: int) -> None:
+        for message in list(self._waiting.values()):
+            if message.partition == partition:
+                self._dispatch(message)
+
+    def _take(self, record: Any) -> None:
+        identity = record.key.decode()
+        entry = orjson.loads(record.value) if record.value else None
+        if entry is None or entry["status"] != "pending":
+            self._waiting.pop(identity, None)
+            return
+        if identity in self._waiting:
+            return
+        message = Message(
+            identity, record.partition, entry["endpoint"], entry["alert"], record.timestamp
+        )
+        self._waiting[identity] = message
+        if TopicPartition(DELIVERIES, record.partition) not in self._catching_up:
+            self._dispatch(message)
+
+    def _show(self) -> None:
+        _WAITING.set(len(self._waiting))
+        oldest = min((m.queued_ms for m in self._waiting.values()), default=None)
+        _OLDEST.set(0 if oldest is None else max(0.0, time.time() - oldest / 1000))
+
+    def _hold_back(self) -> None:
+        """Stop reading while the outbox in memory is full; go on at half."""
+        limit = self._limits.max_outbox
+        if not self._full and len(self._waiting) >= limit:
+            _log.warning("outbox is full, reading pauses", messages=len(self._waiting))
+            self._full = True
+            self._consumer.pause(*self._consumer.assignment())
+        elif self._full and len(self._waiting) <= limit // 2:
+            self._full = False
+            self._consumer.resume(*self._consumer.assignment())
+
+    # -- delivery -------------------------------------------------------------------------
+
+    def _dispatch(self, message: Message) -> None:
+        key = (message.endpoint, message.alert["id"])
+        chain = self._chains.get(key)
+        if chain is not None:
+            chain.append(message)
+            return
+        self._chains[key] = deque([message])
+        task = asyncio.create_task(self._drive(key))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drive(self, key: tuple[str, str]) -> None:
+        chain = self._chains[key]
+        try:
+            while chain:
+                message = chain.popleft()
+                if message.id in self._waiting:
+                    await self._deliver(message)
+        finally:
+            del self._chains[key]
+
+    async def _deliver(self, message: Message) -> None:
+        sender = self._senders.get(message.endpoint)
+        if sender is None:
+            await self._bury(message, "the settings have no webhook of this name any more")
+            return
+        give_up_at = message.queued_ms / 1000 + self._limits.give_up_hours * 3600
+        attempt = 0
+        while message.id in self._waiting:
+            if message.endpoint in self._disabled:
+                await self._bury(message, "the receiver answered 410 Gone: endpoint disabled")
+                return
+            async with self._gates[message.endpoint]:
+                body = body_of(message.alert, queued_ms=message.queued_ms)
+                outcome = await sender.send(message.id, body)
+            _ATTEMPTS.labels(message.endpoint, "ok" if outcome.delivered else "failed").inc()
+            if outcome.delivered:
+                received_s = message.alert["sample"]["received_ms"] / 1000
+                _LATENCY.observe(max(0.0, time.time() - received_s))
+                await self._finish(message, None)
+                return
+            attempt += 1
+            await self._after_failure(message, outcome, attempt, give_up_at)
+
+    async def _after_failure(
+        self, message: Message, outcome: Outcome, attempt: int, give_up_at: float
+    ) -> None:
+        _log.warning(
+            "delivery failed",
+            endpoint=message.endpoint,
+            message=message.id,
+            attempt=attempt,
+            reason=outcome.reason,
+        )
+        if outcome.gone:
+            self._disabled.add(message.endpoint)
+            return
+        pause_s = self._pause_s(attempt, outcome)
+        if time.time() + pause_s > give_up_at:
+            await self._bury(message, f"given up after {attempt} attempts: {outcome.reason}")
+            return
+        await asyncio.sleep(pause_s)
+
+    def _pause_s(self, attempt: int, outcome: Outcome) -> float:
+        """Return the wait before the next attempt: exponential, with full jitter above half."""
+        ceiling = min(
+            self._limits.retry_max_ms, self._limits.retry_min_ms * (1 << min(attempt - 1, 30))
+        )
+        pause_s = ceiling / 1000 * random.uniform(0.5, 1.0)
+        return max(pause_s, min(outcome.retry_after_s or 0.0, self._limits.retry_max_ms / 1000))
+
+    async def _bury(self, message: Message, reason: str) -> None:
+        entry = {
+            "id": message.id,
+            "endpoint": message.endpoint,
+            "status": "dead",
+            "reason": reason,
+            "alert": message.alert,
+        }
+        _log.error("delivery is dead", message=message.id, reason=reason)
+        await self._finish(message, orjson.dumps(entry))
+
+    async def _finish(self, message: Message, value: bytes | None) -> None:
+        await self._producer.send_and_wait(
+            DELIVERIES, value, key=message.id.encode(), partition=message.partition
+        )
+        self._waiting.pop(message.id, None)

@@ -1,0 +1,125 @@
+"""From scores in Kafka to a signed webhook, through the real alerts process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+
+import httpx
+import pytest
+import uvicorn
+from aiokafka import AIOKafkaProducer
+from fastapi import FastAPI, Request, Response
+from standardwebhooks.webhooks import Webhook as Signer
+
+from streams.alerts.guard import pinned_address
+from streams.alerts.secrets import new_secret
+from streams.errors import DeliveryError
+from streams.services.ports import free_port
+from tests.property.test_alert_states import frame
+from tests.waiting import eventually
+
+
+class Receiver:
+    """A webhook receiver in a thread, whose answers a test sets."""
+
+    def __init__(self):
+        self.port, self.got, self.answers = free_port(), [], deque()
+        app = FastAPI()
+
+        @app.post("/")
+        async def take(request: Request) -> Response:
+            self.got.append((dict(request.headers), await request.body()))
+            return Response(status_code=self.answers.popleft() if self.answers else 204)
+
+        config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="error")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+
+    def __enter__(self):
+        self.thread.start()
+        eventually(lambda: self.server.started)
+        return self
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join()
+
+    def ids(self):
+        return [headers["webhook-id"] for headers, _ in self.got]
+
+
+@pytest.fixture
+def alerting(own_servers, processes, tmp_path):
+    """The alerts process with one endpoint, and a way to publish scores to it."""
+    secret = new_secret()
+    (tmp_path / "secret").write_text(secret)
+    with Receiver() as receiver:
+        toml = tmp_path / "headwater.toml"
+        toml.write_text(
+            '[[rules]]\nname = "r"\nscore_over = 5.0\nresolve_ms = 0\n'
+            f'[[webhooks]]\nname = "hook"\nurl = "http://127.0.0.1:{receiver.port}/"\n'
+            f'secret_file = "{tmp_path}/secret"\nallow_private = true\n'
+            "[alerts]\nretry_min_ms = 50\nretry_max_ms = 400\n"
+            'instance_id = "a1"\n'
+        )
+        env = own_servers.env(tmp_path, HEADWATER_CONFIG=str(toml))
+
+        def start():
+            return processes("alerts", env=env)
+
+        def publish(*rows):
+            asyncio.run(_publish(own_servers.addresses["kafka"], rows))
+
+        yield start, publish, receiver, Signer(secret)
+
+
+async def _publish(kafka, rows):
+    producer = AIOKafkaProducer(bootstrap_servers=kafka)
+    await producer.start()
+    await producer.send_and_wait("anomalies", frame(list(rows)), partition=1)
+    await producer.stop()
+
+
+def test_an_alert_is_delivered_signed_and_retried_under_one_id(alerting):
+    start, publish, receiver, signer = alerting
+    start()
+    receiver.answers.extend([503, 500, 302])
+    now_ms = int(time.time() * 1000)
+    publish(("pump", now_ms, 9.0))
+    eventually(lambda: len(receiver.got) == 4, within_s=60)
+    assert len(set(receiver.ids())) == 1
+    headers, body = receiver.got[-1]
+    payload = signer.verify(body, headers)
+    assert payload["type"] == "alert.firing"
+    assert payload["data"]["device"] == "pump"
+    hops = payload["data"]["hops"]
+    order = ("event_ms", "received_ms", "kafka_ms", "worker_ms", "queued_ms", "sent_ms")
+    assert [hops[name] for name in order] == sorted(hops[name] for name in order)
+    publish(("pump", now_ms + 1, 1.0))
+    eventually(lambda: len(receiver.got) == 5)
+    assert signer.verify(receiver.got[-1][1], receiver.got[-1][0])["type"] == "alert.resolved"
+
+
+def test_a_message_that_a_kill_interrupted_goes_out_under_its_id(alerting):
+    start, publish, receiver, _ = alerting
+    receiver.answers.extend([503] * 1000)
+    process = start()
+    publish(("pump", 5, 9.0), ("fan", 5, 9.0))
+    eventually(lambda: len(set(receiver.ids())) == 2, within_s=60)
+    asked = set(receiver.ids())
+    process.kill()
+    process.wait()
+    receiver.answers.clear()
+    tried = len(receiver.got)
+    start()
+    eventually(lambda: set(receiver.ids()[tried:]) == asked, within_s=60)
+
+
+async def test_a_private_address_is_refused_unless_allowed():
+    url = httpx.URL("https://127.0.0.1:9/")
+    assert await pinned_address(url, allow_private=True) == "127.0.0.1"
+    with pytest.raises(DeliveryError, match="allow_private"):
+        await pinned_address(url, allow_private=False)
