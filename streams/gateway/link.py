@@ -89,6 +89,7 @@ class Link:
         self._client.on_disconnect = self._disconnected
         self.epoch = 0
         self.why_not_ready = "not connected to the MQTT broker yet"
+        self._refusal = ""
         self._awaited: set[int] = set()
         self._gone = asyncio.Event()
         self._paused = False
@@ -270,11 +271,12 @@ class Link:
         self, client: mqtt.Client, _data: Any, flags: mqtt.ConnectFlags, code: Any, _props: Any
     ) -> None:
         if code.is_failure:
-            self.why_not_ready = f"the MQTT broker refused us: {code}"
+            self._refusal = f"the MQTT broker refused us: {code}"
             _log.error("broker refused", reason=str(code))
             return
         meters.CONNECTIONS.inc()
         _log.info("connected to the broker", session_present=flags.session_present)
+        self._refusal = ""
         # One SUBSCRIBE per filter: its identifier tells which filter a message came for.
         for number, topic_filter in enumerate(self._session.filters, 1):
             properties = None
@@ -296,9 +298,10 @@ class Link:
         self._awaited.discard(mid)
         refused = [str(code) for code in codes if code.is_failure]
         if refused:
-            self.why_not_ready = f"the MQTT broker refused a subscription: {refused[0]}"
+            self._refusal = f"the MQTT broker refused a subscription: {refused[0]}"
+            self.why_not_ready = self._refusal
             _log.error("subscription refused", reason=refused[0])
-        elif not self._awaited:
+        elif not self._awaited and not self._refusal:
             self.why_not_ready = ""
 
     def _disconnected(
@@ -310,7 +313,9 @@ class Link:
     def _lost(self, why: str) -> None:
         if not self._gone.is_set():
             self._awaited.clear()
-            self.why_not_ready = f"the connection to the MQTT broker was lost: {why}"
+            # A refusal says more than the end of the connection that follows it.
+            lost = f"the connection to the MQTT broker was lost: {why}"
+            self.why_not_ready = self._refusal or lost
             _log.warning("connection to the broker lost", why=why)
             self._gone.set()
 
@@ -357,10 +362,14 @@ def _password(login: Mqtt) -> str | None:
 def _tls(login: Mqtt) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=login.ca_file)
-        if login.cert_file is not None:
-            context.load_cert_chain(login.cert_file, login.key_file)
     except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(
-            f"broker.ca_file, cert_file, key_file: cannot be used: {error}"
-        ) from error
+        raise SettingsError(f"broker.ca_file = {login.ca_file}: cannot be used: {error}") from error
+    if login.cert_file is not None:
+        try:
+            context.load_cert_chain(login.cert_file, login.key_file)
+        except OSError as error:
+            raise SettingsError(
+                f"broker.cert_file = {login.cert_file}, key_file = {login.key_file}: "
+                f"cannot be used: {error}"
+            ) from error
     return context
