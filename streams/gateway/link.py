@@ -59,7 +59,8 @@ class Session:
     login: Mqtt
     client_id: str
     group: str
-    filters: Sequence[str]
+    filters: Sequence[tuple[str, int]]
+    """Topic filters, each with its subscription identifier."""
     receive_maximum: int
     expiry_s: int
 
@@ -71,18 +72,18 @@ class Link:
         self,
         session: Session,
         on_messages: Callable[[list[Delivery]], None],
-        is_repeat: Callable[[str, list[int]], bool] | None,
+        is_copy: Callable[[str, list[int]], bool],
     ) -> None:
         """Make an unconnected link.
 
         :param on_messages: takes the messages of one read, in order.
-        :param is_repeat: given where filters overlap: says of a topic and the 1-based indices
-            of the filters that it was delivered for whether another delivery is the one to take.
+        :param is_copy: says of a topic and the identifiers of the filters that it was delivered
+            for whether another delivery is the one to take; this one is only acknowledged.
         :raises SettingsError: if address or files of the login cannot be used.
         """
         self._session = session
         self._on_messages = on_messages
-        self._is_repeat = is_repeat
+        self._is_copy = is_copy
         self._client = _client(session)
         self._client.on_connect = self._connected
         self._client.on_subscribe = self._subscribed
@@ -197,16 +198,17 @@ class Link:
         received_ms = time.time_ns() // 1_000_000
         epoch = self.epoch
         deliveries = []
-        repeats = []
+        copies = []
         for topic, payload, _, mid, properties in published:
             name = topic.decode(errors="replace")
-            if self._is_repeat and self._is_repeat(name, subscription_ids(properties)):
-                repeats.append(mid)
+            if properties and self._is_copy(name, subscription_ids(properties)):
+                copies.append((epoch, mid))
                 continue
             deliveries.append(Delivery(name, payload, mid, epoch, received_ms))
         self._on_messages(deliveries)
-        if repeats:
-            self.ack([(epoch, mid) for mid in repeats])
+        if copies:
+            meters.COPIES.inc(len(copies))
+            self.ack(copies)
 
     def _flush(self) -> None:
         packets = self._client.packets
@@ -277,12 +279,10 @@ class Link:
         meters.CONNECTIONS.inc()
         _log.info("connected to the broker", session_present=flags.session_present)
         self._refusal = ""
-        # One SUBSCRIBE per filter: its identifier tells which filter a message came for.
-        for number, topic_filter in enumerate(self._session.filters, 1):
-            properties = None
-            if self._is_repeat is not None:
-                properties = _properties(PacketTypes.SUBSCRIBE)
-                properties.SubscriptionIdentifier = number
+        # One SUBSCRIBE per filter: an identifier belongs to all filters of its packet.
+        for topic_filter, number in self._session.filters:
+            properties = _properties(PacketTypes.SUBSCRIBE)
+            properties.SubscriptionIdentifier = number
             code, mid = client.subscribe(
                 f"$share/{self._session.group}/{topic_filter}",
                 options=SubscribeOptions(qos=1),
@@ -321,13 +321,17 @@ class Link:
 
 
 def _parse(address: str) -> tuple[str, int, bool]:
-    parts = urlsplit(address)
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.scheme not in ("mqtt", "mqtts"):
         raise SettingsError(
             f"mqtt = {address!r}: expected mqtt://host:port, or mqtts://host:port for TLS"
         )
     secure = parts.scheme == "mqtts"
-    return parts.hostname, parts.port or (8883 if secure else 1883), secure
+    return host, port or (8883 if secure else 1883), secure
 
 
 def _properties(packet_type: int) -> Properties:

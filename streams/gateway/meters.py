@@ -16,6 +16,10 @@ REJECTED = Counter(
 IGNORED = Counter(
     "headwater_gateway_ignored_messages_total", "Native messages that belong to other processes"
 )
+COPIES = Counter(
+    "headwater_gateway_copied_messages_total",
+    "Deliveries for overlapping or former filters, whose message is taken elsewhere",
+)
 ACKED = Counter("headwater_gateway_acknowledged_messages_total", "Messages acknowledged")
 SITE_READINGS = Counter(
     "headwater_gateway_site_readings_total", "Readings by site", ["tenant", "site"]

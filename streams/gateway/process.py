@@ -61,12 +61,12 @@ class Gateway:
                 settings.broker,
                 identity,
                 self._limits.group,
-                self._topics.filters,
+                tuple(zip(self._topics.filters, self._topics.filter_ids, strict=True)),
                 self._limits.receive_maximum,
                 self._limits.session_expiry_s,
             ),
             self._receive,
-            self._is_repeat if self._topics.overlapping else None,
+            self._is_copy,
         )
         # Half of what the broker may have unacknowledged: the other half arrives meanwhile.
         self._batch_messages = max(1, min(self._limits.max_rows, self._limits.receive_maximum // 2))
@@ -154,14 +154,13 @@ class Gateway:
 
     # -- in -----------------------------------------------------------------------------------
 
-    def _is_repeat(self, topic: str, numbers: list[int]) -> bool:
-        """Whether this delivery came for other filters than the first one that matches.
+    def _is_copy(self, topic: str, filter_ids: list[int]) -> bool:
+        """Whether another delivery of the same message is the one to take.
 
-        Overlapping shared subscriptions each get a copy; only the first filter's is taken, by
-        whichever gateway it goes to.
+        Each shared subscription that matches gets a copy, in whichever gateway. A broker that
+        knows no subscription identifiers sends none: then every delivery is taken.
         """
-        first = self._topics.first_filter(topic) + 1
-        return bool(numbers) and first > 0 and first not in numbers
+        return bool(filter_ids) and self._topics.delivering_id(topic) not in filter_ids
 
     def _receive(self, deliveries: list[Delivery]) -> None:
         self._incoming.extend(deliveries)

@@ -7,6 +7,7 @@ topic counts. The native topic ``hw/v1/{tenant}/{site}/up`` is always mapped, be
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,10 +68,9 @@ class TopicMap:
         wanted = [NATIVE_FILTER, *(_filter_of(route) for route in self._routes[1:])]
         self.filters = _without_covered(wanted)
         """Subscription filters, none inside another; together they see all mapped topics."""
-        self.overlapping = any(
-            _overlap(a, b) for at, a in enumerate(self.filters) for b in self.filters[:at]
-        )
-        """Whether a topic can match two filters, and so be delivered twice."""
+        self.filter_ids = tuple(_filter_id(topic_filter) for topic_filter in self.filters)
+        """Subscription identifiers, one per filter, the same whenever the filter is."""
+        self._delivering: dict[str, int] = {}
         self._cache: dict[str, Source | DecodeError | None] = {}
 
     def source(self, topic: str) -> Source | None:
@@ -90,10 +90,23 @@ class TopicMap:
             raise DecodeError(found.reason, found.detail)
         return found
 
-    def first_filter(self, topic: str) -> int:
-        """Return the index of the first of ``filters`` that matches *topic*; -1 for none."""
-        levels = topic.split("/")
-        return next((at for at, f in enumerate(self.filters) if _matches(f, levels)), -1)
+    def delivering_id(self, topic: str) -> int:
+        """Return the identifier of the one filter whose delivery of *topic* is to be taken.
+
+        It is that of the first filter that matches; 0 if none does. Other deliveries are
+        copies: filters may overlap, and a persistent session also keeps filters that the
+        settings no longer have.
+        """
+        try:
+            return self._delivering[topic]
+        except KeyError:
+            if len(self._delivering) >= _MAX_CACHED:
+                self._delivering.clear()
+            levels = topic.split("/")
+            both = zip(self.filters, self.filter_ids, strict=True)
+            found = next((number for f, number in both if _matches(f, levels)), 0)
+            self._delivering[topic] = found
+            return found
 
     def _find(self, topic: str) -> Source | DecodeError | None:
         levels = topic.split("/")
@@ -223,17 +236,9 @@ def _covers(wide: str, narrow: str) -> bool:
     return len(w) == len(n)
 
 
-def _overlap(a: str, b: str) -> bool:
-    """Whether some topic matches both."""
-    left, right = a.split("/"), b.split("/")
-    for x, y in zip(left, right, strict=False):
-        if "#" in (x, y):
-            return True
-        if x != y and "+" not in (x, y):
-            return False
-    longer = max(left, right, key=len)
-    shorter = min(len(left), len(right))
-    return len(left) == len(right) or longer[shorter:] == ["#"]
+def _filter_id(topic_filter: str) -> int:
+    """An identifier in the range that MQTT 5 allows (3.8.2.1.2)."""
+    return zlib.crc32(topic_filter.encode()) % 268_435_455 + 1
 
 
 def _matches(pattern: str, levels: Sequence[str]) -> bool:

@@ -247,6 +247,29 @@ async def test_filters_that_cross_do_not_count_a_message_twice(
     assert sorted(arrived.of(prefix)) == [*(float(n) for n in range(20)), 100.0]
 
 
+async def test_filters_that_the_settings_no_longer_have_count_nothing_twice(
+    kafka: str, mqtt: str, arrived: Arrived, tmp_path: Path
+) -> None:
+    prefix, device = unique("t"), unique("dev")
+    with gateway(kafka, mqtt, tmp_path, by_device(prefix)) as child, publisher(mqtt) as client:
+        child.stop()
+        # The session at the broker keeps the filter PREFIX/+ beside the new one.
+        child.config.write_text(f'[[mappings]]\ntopic = "{prefix}/{{device}}/#"\n')
+        child.start()
+        publish(client, f"{prefix}/{device}", '{"a": 1}')
+        publish(client, f"{prefix}/{device}", '{"a": 2}')
+
+        async def found() -> bool:
+            await arrived.read()
+            return 2.0 in arrived.of(device)
+
+        await eventually_async(found)
+        eventually(lambda: child.metric("copied_messages_total") == 2)
+        eventually(lambda: child.metric("in_flight_messages") == 0)
+        await arrived.read()
+    assert arrived.of(device) == [1.0, 2.0]
+
+
 async def test_a_graceful_stop_finishes_what_was_taken(
     kafka: str, mqtt: str, arrived: Arrived, tmp_path: Path
 ) -> None:

@@ -115,26 +115,19 @@ def test_filters_inside_others_are_left_out() -> None:
         ]
     )
     assert topics.filters == ("hw/v1/#", "a/+", "b/#")
-    assert not topics.overlapping
 
 
 def test_filters_that_cross_are_kept_and_each_topic_has_one_first_filter() -> None:
     topics = TopicMap([Mapping(topic="a/{device}"), Mapping(topic="{device}/b")])
     assert topics.filters == ("hw/v1/#", "a/+", "+/b")
-    assert topics.overlapping
-    assert [topics.first_filter(t) for t in ("a/b", "a/x", "x/b", "q")] == [1, 1, 2, -1]
+    one, other = topics.filter_ids[1:]
+    found = [topics.delivering_id(t) for t in ("a/b", "a/x", "x/b", "q")]
+    assert found == [one, one, other, 0]
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "expected"),
-    [
-        ("a/+", "b/+", False),
-        ("a/+", "+/b", True),
-        ("a/+/c", "a/b", False),
-        ("a/+/#", "+/b/c", True),
-        ("a/#", "+", True),
-    ],
-)
-def test_overlap_is_seen(a: str, b: str, *, expected: bool) -> None:
-    topics = TopicMap([Mapping(topic=a, device="x"), Mapping(topic=b, device="x")])
-    assert topics.overlapping is expected
+def test_a_filter_has_the_same_identifier_whatever_stands_beside_it() -> None:
+    few = TopicMap([Mapping(topic="a/{device}")])
+    more = TopicMap([Mapping(topic="b/{device}"), Mapping(topic="a/{device}")])
+    by_filter = dict(zip(more.filters, more.filter_ids, strict=True))
+    assert all(by_filter[f] == n for f, n in zip(few.filters, few.filter_ids, strict=True))
+    assert len(set(more.filter_ids)) == 3
