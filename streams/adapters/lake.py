@@ -1,0 +1,124 @@
+"""The lake: Delta tables of what went through Kafka, each row with its place in the log.
+
+Every commit carries, per Kafka partition, the offset that it reaches as an application
+transaction. So whoever goes on after a crash knows exactly what is in: nothing is written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from streams.adapters.frames import read_stream
+from streams.errors import DeliveryError
+from streams.topics import AGGREGATES, ANOMALIES, LATE, READINGS
+
+TABLES = (READINGS, AGGREGATES, ANOMALIES, LATE)
+_COMPACT_EVERY = 64
+_OPTIONAL: Mapping[str, pa.DataType] = {
+    "quality": pa.uint8(),
+    "boot": pa.int64(),
+    "seq": pa.int64(),
+    "int": pa.int64(),
+    "text": pa.string(),
+}
+
+
+def rows_of(topic: str, record: Any) -> pa.Table:
+    """Return a record's rows with their place: kafka_partition, kafka_offset, row, day.
+
+    ``day`` (UTC, of the log time) is the partition column of the table: it follows the clock of
+    the log, so a replay of old readings makes no folder per old day.
+
+    :raises DecodeError: if the value is no frame.
+    """
+    table = read_stream(record.value or b"")
+    n = len(table)
+    columns = {
+        name: pc.cast(table.column(name), pa.string())
+        if pa.types.is_dictionary(table.column(name).type)
+        else table.column(name)
+        for name in table.column_names
+    }
+    if topic in (READINGS, LATE):
+        for name, kind in _OPTIONAL.items():
+            columns[name] = columns[name].cast(kind) if name in columns else pa.nulls(n, kind)
+        columns["quality"] = pc.fill_null(columns["quality"], pa.scalar(0, pa.uint8()))
+        columns["quality"] = columns["quality"].cast(pa.int16())
+        columns["kafka_ms"] = _constant(record.timestamp, n, pa.int64())
+    if topic == LATE:
+        headers = dict(record.headers)
+        for name in ("reason", "source"):
+            value = headers.get(f"hw-{name}", b"").decode()
+            columns[name] = _constant(value, n, pa.string())
+    columns["kafka_partition"] = _constant(record.partition, n, pa.int32())
+    columns["kafka_offset"] = _constant(record.offset, n, pa.int64())
+    if "row" not in columns:
+        columns["row"] = pa.array(np.arange(n, dtype=np.int32))
+    day = str(np.datetime64(record.timestamp, "ms").astype("datetime64[D]"))
+    columns["day"] = _constant(day, n, pa.string())
+    return pa.table(columns).replace_schema_metadata(None)
+
+
+def _constant(value: Any, n: int, kind: pa.DataType) -> pa.Array:
+    return pa.repeat(pa.scalar(value, kind), n)
+
+
+class LakeTable:
+    """One Delta table of the lake, as its writer sees it."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._path = root / name
+        self._name = name
+        self._commits = 0
+
+    def next_offset(self, partition: int) -> int | None:
+        """Return the offset to go on from, ``None`` if nothing of this partition is in."""
+        if not DeltaTable.is_deltatable(str(self._path)):
+            return None
+        version = DeltaTable(self._path).transaction_version(self._application(partition))
+        return None if version is None else version + 1
+
+    def append(self, rows: pa.Table, reached: Mapping[int, int]) -> None:
+        """Append rows in one commit.
+
+        :param reached: Kafka partition -> last offset that the rows reach.
+        :raises DeliveryError: if it cannot be written (disk full, no rights): nothing is in.
+        """
+        transactions = [Transaction(self._application(p), at) for p, at in reached.items()]
+
+        def write() -> None:
+            write_deltalake(
+                self._path,
+                rows,
+                mode="append",
+                partition_by=["day"],
+                schema_mode="merge",
+                name=self._name,
+                commit_properties=CommitProperties(app_transactions=transactions),
+            )
+
+        self._guarded(write)
+        self._commits += 1
+        if self._commits % _COMPACT_EVERY == 0:
+            self._guarded(self._compact)
+
+    def _compact(self) -> None:
+        DeltaTable(self._path).optimize.compact()
+
+    def _guarded(self, action: Callable[[], Any]) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            action()
+        except (DeltaError, OSError) as error:
+            raise DeliveryError(f"lake table {self._path}: {error}") from error
+
+    def _application(self, partition: int) -> str:
+        return f"headwater-sink/{self._name}/{partition}"

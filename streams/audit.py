@@ -1,0 +1,296 @@
+"""An independent count: what is in Kafka and InfluxDB, without asking the engine.
+
+An engine that counts its own classes always balances. So this counts again from outside: the
+rows of ``readings`` as the log holds them, the records of ``rejected``, ``quarantine`` and
+``late`` by the reading that they name, the current results of ``aggregates``, and the points
+in InfluxDB. Window by window, the readings that should be inside must be the result's count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from streams.adapters.influx import MEASUREMENT, Influx
+from streams.adapters.lake import rows_of
+from streams.adapters.log_reader import read_all
+from streams.core.readings import TIME_OF_RECEIPT
+from streams.core.windows import Tumbling
+from streams.errors import DecodeError, DeliveryError
+from streams.ports import TIME_MARKER_HEADER
+from streams.settings import Settings
+from streams.topics import AGGREGATES, LATE, QUARANTINE, READINGS, REJECTED
+
+CLASSES = ("accepted", "duplicate", "late", "quarantined", "rejected")
+
+_CLASSED = f"""
+CREATE TEMP TABLE classed AS
+WITH named AS (
+    SELECT r.*, v.verdict,
+        coalesce(boot, -1) AS b, coalesce(seq, -1) AS s,
+        (seq IS NOT NULL) OR (quality & {TIME_OF_RECEIPT}) = 0 AS identified
+    FROM readings r LEFT JOIN verdicts v
+        ON v.source = 'kafka:readings/' || kafka_partition || '/' || kafka_offset || '/' || row
+), ordered AS (
+    SELECT *, row_number() OVER (
+        PARTITION BY tenant, device, metric, t_ms, b, s, coalesce(verdict = 'rejected', false)
+        ORDER BY kafka_offset, row
+    ) AS copy FROM named
+)
+SELECT *, CASE
+    WHEN verdict IS NOT NULL THEN verdict
+    WHEN identified AND copy > 1 THEN 'duplicate'
+    ELSE 'accepted' END AS class
+FROM ordered
+"""  # noqa: S608 no input of users is in it
+
+_CURRENT = """
+CREATE TEMP TABLE current AS SELECT * EXCLUDE (place) FROM (
+    SELECT *, row_number() OVER (
+        PARTITION BY tenant, device, metric, "window", start_ms, source
+        ORDER BY rank DESC, kafka_offset DESC) AS place FROM aggregates
+) WHERE place = 1
+"""
+
+_COMPARE = """
+WITH should AS (
+    SELECT tenant, device, metric, t_ms - (t_ms - $shift) % $size AS start_ms, count(*) AS n
+    FROM classed WHERE class = 'accepted' AND list_contains($metrics, metric) AND isfinite(value)
+    GROUP BY ALL
+), told AS (
+    SELECT tenant, device, metric, start_ms, count AS n, rank FROM current WHERE "window" = $name
+)
+SELECT tenant, device, metric, start_ms,
+    coalesce(should.n, 0) AS expected, told.n AS told, told.rank AS rank
+FROM should FULL JOIN told USING (tenant, device, metric, start_ms)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What was counted. ``holds`` is whether every identity holds; ``problems`` says why not."""
+
+    received: int
+    classes: dict[str, int]
+    devices: list[dict[str, Any]]
+    windows: int
+    in_windows: int
+    in_open_windows: int
+    refused_records: int
+    """Records of ``rejected`` that are whole messages: what no reading could be made of."""
+    influx: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every identity holds."""
+        return not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "holds": self.holds}
+
+
+async def audit(settings: Settings, tenant: str | None = None) -> AuditReport:
+    """Count everything and compare.
+
+    :param tenant: only this one; default all.
+    """
+    log = await _read_log(settings, tenant)
+    influx = await _count_influx(settings, tenant) if "influx" in settings.sink.targets else None
+    definitions = [
+        Tumbling(w.name, tuple(w.metrics), w.size_ms, w.offset_ms, w.grace_ms, w.horizon_ms)
+        for w in settings.windows
+    ]
+    return reconcile(log, definitions, influx)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What the audit reads from Kafka, as tables (columns as in the lake)."""
+
+    readings: pa.Table
+    aggregates: pa.Table
+    verdicts: pa.Table
+    """``source`` and ``verdict`` of each reading that was not accepted."""
+    refused_records: int
+
+
+def reconcile(
+    log: Log, definitions: Sequence[Tumbling], influx: dict[str, int] | None
+) -> AuditReport:
+    """Compare counts; pure.
+
+    A definition is compared window by window if no other one outlasts it: for the others a
+    reading can be late alone, which is not seen from outside.
+
+    :param influx: ``windows`` and ``count`` as stored there; ``None`` leaves it out.
+    """
+    with duckdb.connect() as db:
+        for name in ("readings", "aggregates", "verdicts"):
+            db.register(name, getattr(log, name))
+        db.execute(_CLASSED)
+        db.execute(_CURRENT)
+        by_device = db.execute(
+            "SELECT tenant, site, device, class, count(*) FROM classed GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+        problems, covered, still_open = _compare(db, definitions)
+        results, inside = db.execute(
+            "SELECT count(*), coalesce(sum(count), 0)::BIGINT FROM current"
+        ).fetchall()[0]
+    devices = _per_device(by_device)
+    classes = {name: sum(device[name] for device in devices) for name in CLASSES}
+    received = len(log.readings)
+    if sum(classes.values()) != received:
+        problems.append(f"{received} readings received, but the classes sum to {classes}")
+    if influx is not None and influx != {"windows": results, "count": inside}:
+        problems.append(
+            f"InfluxDB holds {influx['windows']} windows with {influx['count']} readings, Kafka "
+            f"{results} with {inside}: is the sink behind?"
+        )
+    return AuditReport(
+        received,
+        classes,
+        devices,
+        results,
+        covered,
+        still_open,
+        log.refused_records,
+        influx or {},
+        problems,
+    )
+
+
+def _compare(
+    db: duckdb.DuckDBPyConnection, definitions: Sequence[Tumbling]
+) -> tuple[list[str], int, int]:
+    """Compare each window with its readings; return problems, readings covered, in open windows."""
+    metrics = [m for (m,) in db.execute("SELECT DISTINCT metric FROM classed").fetchall()]
+    longest = max((d.size_ms + d.grace_ms + d.horizon_ms for d in definitions), default=0)
+    problems: list[str] = []
+    covered = still_open = 0
+    for d in definitions:
+        if d.size_ms + d.grace_ms + d.horizon_ms < longest:
+            continue
+        wanted = [metric for metric in metrics if d.applies_to(metric)]
+        rows = db.execute(
+            _COMPARE,
+            {"shift": d.offset_ms, "size": d.size_ms, "name": d.name, "metrics": wanted},
+        ).fetchall()
+        for tenant, device, metric, start_ms, expected, told, rank in rows:
+            if told is None or (rank < 0 and told <= expected):
+                still_open += expected
+            elif told == expected:
+                covered += told
+            else:
+                problems.append(
+                    f"{tenant}/{device}/{metric}, window {d.name} from {start_ms}: {expected} "
+                    f"readings belong inside, the result (revision {rank}) says {told}"
+                )
+    return problems, covered, still_open
+
+
+def _per_device(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for tenant, site, device, kind, count in rows:
+        entry = found.setdefault(
+            (tenant, site, device),
+            {"tenant": tenant, "site": site, "device": device, **dict.fromkeys(CLASSES, 0)},
+        )
+        entry[kind] = count
+    return list(found.values())
+
+
+async def _read_log(settings: Settings, tenant: str | None) -> Log:
+    tables: dict[str, list[pa.Table]] = {READINGS: [], AGGREGATES: []}
+    verdicts: dict[str, str] = {}
+    refused = 0
+    names = {REJECTED: "rejected", QUARANTINE: "quarantined", LATE: "late"}
+    async for record in read_all(settings.kafka, [*tables, *names]):
+        headers = dict(record.headers)
+        if TIME_MARKER_HEADER in headers:
+            continue
+        if record.topic in tables:
+            try:
+                tables[record.topic].append(rows_of(record.topic, record))
+            except DecodeError:
+                continue
+            continue
+        source = headers.get("hw-source", b"").decode()
+        if source.count("/") == _PARTS_OF_A_READING and source.startswith(f"kafka:{READINGS}/"):
+            verdicts[source] = names[record.topic]
+        elif tenant is None or headers.get("hw-tenant", tenant.encode()) == tenant.encode():
+            refused += 1
+    return Log(
+        _joined(tables[READINGS], _NO_READINGS, tenant),
+        _joined(tables[AGGREGATES], _NO_AGGREGATES, tenant),
+        pa.table(
+            {
+                "source": pa.array(list(verdicts), pa.string()),
+                "verdict": pa.array(list(verdicts.values()), pa.string()),
+            }
+        ),
+        refused,
+    )
+
+
+_PARTS_OF_A_READING = 3
+_PLACE = [("kafka_partition", pa.int32()), ("kafka_offset", pa.int64()), ("row", pa.int32())]
+_NAMES = [(name, pa.string()) for name in ("tenant", "site", "device", "metric")]
+_NO_READINGS = pa.schema(
+    [
+        *_NAMES,
+        ("t_ms", pa.int64()),
+        ("value", pa.float64()),
+        ("quality", pa.int16()),
+        ("boot", pa.int64()),
+        ("seq", pa.int64()),
+        *_PLACE,
+    ]
+)
+_NO_AGGREGATES = pa.schema(
+    [
+        *_NAMES,
+        ("window", pa.string()),
+        ("source", pa.string()),
+        ("start_ms", pa.int64()),
+        ("rank", pa.int32()),
+        ("count", pa.int64()),
+        *_PLACE,
+    ]
+)
+
+
+def _joined(tables: list[pa.Table], schema: pa.Schema, tenant: str | None) -> pa.Table:
+    if not tables:
+        return schema.empty_table()
+    table = pa.concat_tables(tables, promote_options="default").select(schema.names)
+    if tenant is None:
+        return table
+    return table.filter(pa.compute.field("tenant") == tenant)
+
+
+async def _count_influx(settings: Settings, tenant: str | None) -> dict[str, int]:
+    """Return how many windows InfluxDB holds, and how many readings they count."""
+    influx = Influx(settings)
+    only = f' and r.tenant == "{tenant}"' if tenant else ""
+    base = (
+        f'from(bucket: "{settings.influxdb.bucket}") |> range(start: 1970-01-01T00:00:00Z, '
+        f'stop: 2109-01-01T00:00:00Z) |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" '
+        f'and r._field == "count"{only}) |> group() '
+    )
+    try:
+        windows = await influx.query(base + "|> count()")
+        readings = await influx.query(base + "|> sum()")
+    except DeliveryError:
+        return {"windows": -1, "count": -1}
+    finally:
+        influx.close()
+    return {
+        "windows": int(windows[0]["_value"]) if windows else 0,
+        "count": int(readings[0]["_value"]) if readings else 0,
+    }

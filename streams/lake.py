@@ -1,0 +1,116 @@
+"""The lake, for people: readings, windows and anomalies as Arrow tables, queried with DuckDB.
+
+::
+
+    from streams import lake
+
+    lake.windows(device="pump-1", metric="temperature")
+    lake.sql("SELECT device, count(*) AS n FROM readings GROUP BY device ORDER BY n DESC")
+
+Times are integer milliseconds since the epoch (UTC). The lake is the one of the settings,
+unless ``root`` names another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from streams.adapters.lake import TABLES
+from streams.errors import HeadwaterError
+from streams.settings import load
+
+_CURRENT = """
+    SELECT * EXCLUDE (place) FROM (
+        SELECT *, row_number() OVER (
+            PARTITION BY tenant, device, metric, "window", start_ms, source
+            ORDER BY rank DESC, kafka_offset DESC
+        ) AS place FROM aggregates
+    ) WHERE place = 1
+"""
+
+
+def sql(
+    query: str, *, root: Path | None = None, parameters: Mapping[str, Any] | None = None
+) -> Any:
+    """Run SQL over the lake.
+
+    Its tables are ``readings``, ``aggregates``, ``anomalies`` and ``late``, and the view
+    ``windows``, which holds the current revision of each window only.
+
+    :returns: a ``pyarrow.Table``.
+    :raises HeadwaterError: if the lake is empty, or the query is wrong.
+    """
+    folder = (root or load().lake).absolute()
+    present = tables(root=folder)
+    if not present:
+        raise HeadwaterError(
+            f"the lake at {folder} is empty; the sink process fills it: headwater sink"
+        )
+    connection = duckdb.connect()
+    try:
+        for name in present:
+            connection.register(name, DeltaTable(folder / name).to_pyarrow_dataset())
+        if "aggregates" in present:
+            connection.execute(f"CREATE TEMP VIEW windows AS {_CURRENT}")
+        found: pa.Table = connection.sql(query, params=dict(parameters or {})).to_arrow_table()
+    except duckdb.Error as error:
+        raise HeadwaterError(f"{error}\nTables in this lake: {', '.join(present)}") from error
+    finally:
+        connection.close()
+    return found
+
+
+def tables(*, root: Path | None = None) -> list[str]:
+    """Return the names of the tables that hold something."""
+    folder = (root or load().lake).absolute()
+    return [name for name in TABLES if DeltaTable.is_deltatable(str(folder / name))]
+
+
+def readings(**where: Any) -> Any:
+    """Return readings as they came, duplicates included, in order of event time.
+
+    :param where: ``device``, ``metric``, ``site``, ``tenant`` (exact names), ``since_ms``,
+        ``until_ms`` (half-open), ``root``.
+    """
+    return _select("readings", "t_ms", where)
+
+
+def windows(*, history: bool = False, **where: Any) -> Any:
+    """Return window results in order of their start; the current revision of each.
+
+    :param history: all revisions and provisional results instead.
+    :param where: as :func:`readings`, and ``window`` (a definition's name).
+    """
+    return _select("aggregates" if history else "windows", "start_ms", where)
+
+
+def anomalies(**where: Any) -> Any:
+    """Return scored readings at or over the emission bound, in order of event time."""
+    return _select("anomalies", "t_ms", where)
+
+
+def _select(table: str, time: str, where: dict[str, Any]) -> Any:
+    root = where.pop("root", None)
+    conditions: list[str] = []
+    parameters: dict[str, Any] = {}
+    for name, value in where.items():
+        match name:
+            case "since_ms":
+                conditions.append(f"{time} >= $since_ms")
+            case "until_ms":
+                conditions.append(f"{time} < $until_ms")
+            case "tenant" | "site" | "device" | "metric" | "window":
+                conditions.append(f'"{name}" = ${name}')
+            case _:
+                raise TypeError(f"unknown condition {name!r}; see the docstring of streams.lake")
+        parameters[name] = value
+    clause = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    # Names come from the fixed lists above; values are bound as parameters.
+    query = f"SELECT * FROM {table}{clause} ORDER BY {time}"  # noqa: S608
+    return sql(query, root=root, parameters=parameters)

@@ -1,0 +1,76 @@
+"""The lake target: every reading and result, once, with its place in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from aiokafka import TopicPartition
+from prometheus_client import Counter
+
+from streams.adapters.lake import TABLES, LakeTable, rows_of
+from streams.errors import DecodeError
+from streams.ports import TIME_MARKER_HEADER
+from streams.settings import Settings
+
+_SKIPPED = Counter("headwater_sink_lake_skipped_records", "Records that are no frame.", ["topic"])
+
+
+class LakeTarget:
+    """Appends ``readings``, ``aggregates``, ``anomalies`` and ``late`` to Delta tables."""
+
+    name = "lake"
+    topics: Sequence[str] = TABLES
+
+    def __init__(self, settings: Settings) -> None:
+        self.flush_ms = settings.sink.lake_flush_ms
+        self._tables = {name: LakeTable(settings.lake.absolute(), name) for name in TABLES}
+        self._waiting: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
+        self._reached: dict[str, dict[int, int]] = {name: {} for name in TABLES}
+        self._rows = 0
+
+    async def open(self) -> None:
+        """Nothing to connect: tables are made by their first commit."""
+
+    async def assigned(self, partition: TopicPartition) -> int | None:
+        """Go on behind the last offset that is in the table, whatever was committed."""
+        table = self._tables[partition.topic]
+        return await asyncio.to_thread(table.next_offset, partition.partition)
+
+    def add(self, partition: TopicPartition, records: Sequence[Any]) -> None:
+        """Buffer the rows of records; what is no frame was refused by the worker already."""
+        for record in records:
+            if any(name == TIME_MARKER_HEADER for name, _ in record.headers):
+                continue
+            try:
+                rows = rows_of(partition.topic, record)
+            except DecodeError:
+                _SKIPPED.labels(partition.topic).inc()
+                continue
+            self._waiting[partition.topic].append(rows)
+            self._rows += len(rows)
+        self._reached[partition.topic][partition.partition] = records[-1].offset
+
+    def rows(self) -> int:
+        """Return how many rows wait."""
+        return self._rows
+
+    async def flush(self) -> None:
+        """Commit what waits, table by table; a table that is done is not written again."""
+        for name in TABLES:
+            if self._waiting[name]:
+                rows = pa.concat_tables(self._waiting[name], promote_options="default")
+                await asyncio.to_thread(self._tables[name].append, rows, self._reached[name])
+                self._rows -= len(rows)
+            self._waiting[name], self._reached[name] = [], {}
+
+    def forget(self) -> None:
+        """Drop the buffer."""
+        for name in TABLES:
+            self._waiting[name], self._reached[name] = [], {}
+        self._rows = 0
+
+    async def close(self) -> None:
+        """Nothing to disconnect."""
