@@ -118,7 +118,7 @@ class Influx:
     def _query(self, flux: str) -> list[dict[str, Any]]:
         try:
             tables = self._client.query_api().query(flux)
-except ApiException as error:
+        except ApiException as error:
             raise DeliveryError(f"{self._url} refused a query: {error}") from error
         except (HTTPError, OSError) as error:
             raise DeliveryError(f"{self._url} cannot be reached: {error}") from error
