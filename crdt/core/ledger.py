@@ -1,0 +1,83 @@
+"""The conflict ledger: every pair of concurrent writes that some replica has seen.
+
+An entry is a function of the two cells and the policy, so replicas that see the same conflict
+write the same entry. Ledgers merge by union; where replicas with different policies wrote the
+same conflict, the smaller encoding is kept by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from crdt.core import cbor
+from crdt.core.cells import Cell, decode
+from crdt.core.errors import WireError
+from crdt.core.policies import NAMES, resolve
+
+LONGER_PATH = "longer-path"
+"""Not a policy to choose: a field and one below it were both written; the longer path counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two concurrent cells, and the one that was chosen."""
+
+    winner: Cell
+    loser: Cell
+    policy: str
+
+    @property
+    def key(self) -> str:
+        """Path and the two dots, in an order that every replica finds."""
+        sides = sorted(f"{cell.path} {cell.dot}" for cell in (self.winner, self.loser))
+        return " | ".join(sides)
+
+    @property
+    def at_ms(self) -> int:
+        """When the later of the two was written."""
+        return max(self.winner.hlc.ms, self.loser.hlc.ms)
+
+    def encode(self) -> bytes:
+        """Return the deterministic encoding."""
+        cells = [[cell.name, cell.encode()] for cell in (self.winner, self.loser)]
+        return cbor.dumps([self.policy, *cells])
+
+
+def conflict_between(one: Cell, other: Cell, policy: str) -> Conflict | None:
+    """Return the entry for two cells of a field, or None if they do not contradict each other."""
+    if one.dominates(other) or other.dominates(one) or one.payload() == other.payload():
+        return None
+    winner = resolve([one, other], policy).winner
+    return Conflict(winner, other if winner is one else one, policy)
+
+
+def decode_conflict(key: str, data: bytes, max_value_bytes: int) -> Conflict:
+    """Decode an entry.
+
+    :raises WireError: if the bytes are not those of the entry with this key.
+    """
+    match cbor.loads(data, "ledger entry"):
+        case [str(policy), [str(a), bytes(a_data)], [str(b), bytes(b_data)]] if (
+            policy in NAMES or policy == LONGER_PATH
+        ):
+            winner, loser = decode(a, a_data, max_value_bytes), decode(b, b_data, max_value_bytes)
+            entry = Conflict(winner, loser, policy)
+            if entry.key == key:
+                return entry
+    raise WireError("bad-ledger-entry", f"{key[:80]!r}: expected policy, winner and loser")
+
+
+def merge_ledgers(mine: dict[str, Conflict], theirs: Mapping[str, Conflict], cap: int) -> list[str]:
+    """Add *theirs* to *mine*, keep the newest *cap*, and return the keys that are new to it."""
+    new = [
+        key
+        for key, entry in theirs.items()
+        if key not in mine or entry.encode() < mine[key].encode()
+    ]
+    mine.update((key, theirs[key]) for key in new)
+    if len(mine) > cap:
+        ranked = sorted(mine, key=lambda key: (mine[key].at_ms, key))
+        for key in ranked[: len(mine) - cap]:
+            del mine[key]
+    return [key for key in new if key in mine]

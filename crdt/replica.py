@@ -1,0 +1,241 @@
+"""A replica of one twin: the cells in a real pycrdt Doc, and the changes to send.
+
+Cells are the truth, the Doc carries them. It has two root maps, ``cells`` (name -> encoded
+cell) and ``ledger`` (key -> encoded entry). Two Docs merge by Yjs, whose own rule may show the
+older of two cells: then the Doc is rewritten from the cells, never the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from pycrdt import Doc, Map, TransactionEvent
+
+from crdt.core.cells import Cell, decode
+from crdt.core.errors import WireError
+from crdt.core.hlc import ZERO, Hlc, adopt, next_stamp
+from crdt.core.ledger import Conflict, decode_conflict
+from crdt.core.messages import Message
+from crdt.core.policies import Policies
+from crdt.core.sync import Outbox
+from crdt.core.twin import Change, Limits, Twin
+from crdt.core.values import Value
+
+_CELLS, _LEDGER = "cells", "ledger"
+_SKEW_MS = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a replica reads and bounds its twin."""
+
+    policies: Policies = field(default_factory=Policies)
+    limits: Limits = field(default_factory=Limits)
+    skew_ms: int = _SKEW_MS
+    """Clocks of others further ahead than this are not adopted."""
+
+
+class Replica:
+    """One device's twin. Not thread-safe: every Doc has one owner."""
+
+    def __init__(self, incarnation: str, reading: Reading, updates: Iterable[bytes] = ()) -> None:
+        """Make a replica from what was stored.
+
+        :param incarnation: name of this life, also the actor of its own edits.
+        :param updates: updates of the Doc that an earlier life stored.
+        :raises WireError: if the stored updates are damaged.
+        """
+        self._incarnation = incarnation
+        self.reading = reading
+        self.twin = Twin(reading.limits)
+        self.hlc: Hlc = ZERO
+        self.counter = 0
+        self._outbox = Outbox()
+        self._origin = ""
+        self._made: list[bytes] = []
+        self._digest: bytes | None = None
+        self._doc = _doc_of(updates, client_id_of(incarnation))
+        cells, ledger = _contents(self._doc)
+        self._merge(
+            [decode(name, data, reading.limits.max_value_bytes) for name, data in cells.items()],
+            self._entries(ledger),
+        )
+        self._subscription = self._doc.observe(self._observed)
+
+    # -- what a session needs -----------------------------------------------------------------
+
+    @property
+    def incarnation(self) -> str:
+        """Name of this life."""
+        return self._incarnation
+
+    @property
+    def outbox(self) -> Outbox:
+        """The changes since this life began."""
+        return self._outbox
+
+    def digest(self) -> bytes:
+        """Return the hash of cells and ledger, 32 bytes."""
+        if self._digest is None:
+            both = self.twin.digest() + self.twin.ledger_digest()
+            self._digest = sha256(both.encode()).digest()
+        return self._digest
+
+    def vector(self) -> bytes:
+        """Return the Doc's state vector."""
+        return self._doc.get_state()
+
+    def diff(self, vector: bytes) -> bytes:
+        """Return what a Doc of that state vector lacks.
+
+        :raises WireError: if it is no state vector.
+        """
+        with _Guard("state vector"):
+            return self._doc.get_update(vector or b"\x00")
+
+    def encoded(self) -> tuple[Sequence[tuple[str, bytes]], Sequence[tuple[str, bytes]]]:
+        """Return all cells by name, and all ledger entries by key, both sorted."""
+        cells = [(name, cell.encode()) for name, cell in self.twin.cells().items()]
+        return cells, [(key, self.twin.ledger[key].encode()) for key in sorted(self.twin.ledger)]
+
+    def take(self, message: Message, origin: str, now_ms: int | None = None) -> Change:
+        """Merge what a message carries, all or nothing.
+
+        :param origin: the peer that sent it; the updates are not sent back there.
+        :param now_ms: wall time against which the peer's clocks are judged; None trusts none.
+        :raises WireError: if anything in it is not what it should be.
+        """
+        # On a copy first: a Doc cannot take back what it has applied.
+        scratch = _doc_of([self._doc.get_update(), *message.updates])
+        carried, carried_ledger = _contents(scratch)
+        known, known_ledger = _contents(self._doc)
+        fresh = [item for item in carried.items() if known.get(item[0]) != item[1]]
+        fresh_ledger = dict(
+            item for item in carried_ledger.items() if known_ledger.get(item[0]) != item[1]
+        )
+        fresh_ledger.update(message.ledger)
+        cap = self.reading.limits.max_value_bytes
+        cells = [decode(name, data, cap) for name, data in (*fresh, *message.cells)]
+        entries = self._entries(fresh_ledger)
+        self._origin = origin
+        try:
+            for update in message.updates:
+                self._doc.apply_update(update)
+        finally:
+            self._origin = ""
+        change = self._merge(cells, entries)
+        self._carry()
+        if now_ms is not None:
+            for cell in cells:
+                self.hlc = adopt(self.hlc, cell.hlc, now_ms, self.reading.skew_ms)
+        return change
+
+    # -- what its owner needs -----------------------------------------------------------------
+
+    def edit(
+        self,
+        sets: Mapping[str, Value],
+        deletes: Iterable[str],
+        *,
+        now_ms: int,
+        counter: int | None = None,
+    ) -> Change:
+        """Make a local edit that has seen everything here.
+
+        :param now_ms: wall time. With *counter* given it is the cells' clock as it stands.
+        :param counter: the actor's counter where something else numbers its edits.
+        :raises EditError: if the edit cannot be made; nothing of it was.
+        """
+        hlc = next_stamp(self.hlc, now_ms) if counter is None else Hlc(now_ms, 0)
+        number = self.counter + 1 if counter is None else counter
+        cells = self.twin.edit(sets, deletes, actor=self._incarnation, counter=number, hlc=hlc)
+        self.hlc, self.counter = max(self.hlc, hlc), number
+        change = self._merge(cells, {})
+        self._carry()
+        return change
+
+    def stored(self) -> bytes:
+        """Return the whole Doc as one update."""
+        return self._doc.get_update()
+
+    def drain(self) -> list[bytes]:
+        """Return the updates of the Doc since the last call, oldest first: what to store."""
+        made, self._made = self._made, []
+        return made
+
+    def resume(self, outbox: Outbox, counter: int, hlc: Hlc) -> None:
+        """Go on in a stored life, where whoever stored it goes on with the very same state."""
+        self._outbox, self.counter, self.hlc = outbox, counter, hlc
+
+    def _entries(self, ledger: Mapping[str, bytes]) -> dict[str, Conflict]:
+        cap = self.reading.limits.max_value_bytes
+        return {key: decode_conflict(key, data, cap) for key, data in ledger.items()}
+
+    def _merge(self, cells: Sequence[Cell], ledger: Mapping[str, Conflict]) -> Change:
+        self._digest = None
+        return self.twin.merge(cells, ledger, self.reading.policies)
+
+    def _carry(self) -> None:
+        """Make the Doc show the cells and the ledger as they are."""
+        shown = _contents(self._doc)
+        wanted = self.encoded()
+        with self._doc.transaction():
+            for root, have, want in zip((_CELLS, _LEDGER), shown, map(dict, wanted), strict=True):
+                carrier = self._doc.get(root, type=Map)
+                for name, data in want.items():
+                    if have.get(name) != data:
+                        carrier[name] = data
+                for name in have.keys() - want.keys():
+                    del carrier[name]
+
+    def _observed(self, event: TransactionEvent) -> None:
+        self._outbox.append(self._origin, event.update)
+        self._made.append(event.update)
+
+
+def client_id_of(incarnation: str) -> int:
+    """Return the Yjs client id of a life: 31 bits, so that any Yjs client can hold it."""
+    return int.from_bytes(sha256(incarnation.encode()).digest()[:4], "big") >> 1
+
+
+def _doc_of(updates: Iterable[bytes], client_id: int | None = None) -> Doc[Map[bytes]]:
+    doc: Doc[Map[bytes]] = Doc({_CELLS: Map(), _LEDGER: Map()}, client_id=client_id)
+    for update in updates:
+        with _Guard("update"):
+            doc.apply_update(update)
+    return doc
+
+
+def _contents(doc: Doc[Map[bytes]]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    with _Guard("contents"):
+        return _plain(doc, _CELLS), _plain(doc, _LEDGER)
+
+
+def _plain(doc: Doc[Map[bytes]], root: str) -> dict[str, bytes]:
+    found = {}
+    for name, data in doc.get(root, type=Map).items():
+        if not isinstance(data, bytes | bytearray):
+            raise WireError(
+                "bad-cell", f"{name[:80]!r} in {root}: {type(data).__name__} instead of bytes"
+            )
+        found[name] = bytes(data)
+    return found
+
+
+class _Guard:
+    """Turns what pycrdt raises on bad input, its Rust panics too, into :class:`WireError`."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
+        if kind is None or issubclass(kind, WireError):
+            return
+        # Panics derive from BaseException alone, in a class that cannot be imported.
+        if issubclass(kind, Exception) or kind.__name__ == "PanicException":
+            raise WireError("bad-update", f"the {self._what} cannot be read as Yjs: {error}")
