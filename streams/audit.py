@@ -62,7 +62,8 @@ WITH should AS (
     FROM classed WHERE class = 'accepted' AND list_contains($metrics, metric) AND isfinite(value)
     GROUP BY ALL
 ), told AS (
-    SELECT tenant, device, metric, start_ms, count AS n, rank FROM current WHERE "window" = $name
+    SELECT tenant, device, metric, start_ms, count AS n, rank FROM current
+    WHERE "window" = $name AND list_contains($metrics, metric)
 )
 SELECT tenant, device, metric, start_ms,
     coalesce(should.n, 0) AS expected, told.n AS told, told.rank AS rank
@@ -125,8 +126,8 @@ def reconcile(
 ) -> AuditReport:
     """Compare counts; pure.
 
-    A definition is compared window by window if no other one outlasts it: for the others a
-    reading can be late alone, which is not seen from outside.
+    A definition is compared window by window for the metrics on which no other one outlasts
+    it: for the others a reading can be late alone, which is not seen from outside.
 
     :param influx: ``windows`` and ``count`` as stored there; ``None`` leaves it out.
     """
@@ -170,13 +171,10 @@ def _compare(
 ) -> tuple[list[str], int, int]:
     """Compare each window with its readings; return problems, readings covered, in open windows."""
     metrics = [m for (m,) in db.execute("SELECT DISTINCT metric FROM classed").fetchall()]
-    longest = max((d.size_ms + d.grace_ms + d.horizon_ms for d in definitions), default=0)
     problems: list[str] = []
     covered = still_open = 0
     for d in definitions:
-        if d.size_ms + d.grace_ms + d.horizon_ms < longest:
-            continue
-        wanted = [metric for metric in metrics if d.applies_to(metric)]
+        wanted = [metric for metric in metrics if _outlasts_all(d, definitions, metric)]
         rows = db.execute(
             _COMPARE,
             {"shift": d.offset_ms, "size": d.size_ms, "name": d.name, "metrics": wanted},
@@ -192,6 +190,14 @@ def _compare(
                     f"readings belong inside, the result (revision {rank}) says {told}"
                 )
     return problems, covered, still_open
+
+
+def _outlasts_all(one: Tumbling, definitions: Sequence[Tumbling], metric: str) -> bool:
+    def lasts_ms(d: Tumbling) -> int:
+        return d.size_ms + d.grace_ms + d.horizon_ms
+
+    rivals = [lasts_ms(d) for d in definitions if d.applies_to(metric)]
+    return one.applies_to(metric) and lasts_ms(one) == max(rivals)
 
 
 def _per_device(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:

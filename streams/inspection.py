@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from rich.console import Console
 from rich.table import Table
 
@@ -92,13 +92,11 @@ def _wanted(row: Row, device: str | None) -> bool:
 
 
 async def _follow(bootstrap: str, topic: str) -> AsyncIterator[Any]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="latest"
+    )
     await consumer.start()
     try:
-        await consumer.topics()
-        places = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(places)
-        await consumer.seek_to_end(*places)
         async for record in consumer:
             yield record
     finally:

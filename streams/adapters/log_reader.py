@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from streams.errors import TopicMismatchError
+
+_METADATA_S = 30.0
 
 
 async def read_all(bootstrap: str, topics: Sequence[str]) -> AsyncIterator[Any]:
@@ -24,12 +27,12 @@ async def read_all(bootstrap: str, topics: Sequence[str]) -> AsyncIterator[Any]:
         missing = [topic for topic in topics if topic not in known]
         if missing:
             raise TopicMismatchError(f"no such topic: {missing}; run: headwater topics apply")
-        places = [
-            TopicPartition(topic, partition)
-            for topic in topics
-            for partition in sorted(consumer.partitions_for_topic(topic) or ())
-        ]
-        consumer.assign(places)
+        # Without a group all partitions are assigned, as soon as their metadata is there.
+        consumer.subscribe(list(topics))
+        async with asyncio.timeout(_METADATA_S):
+            while not consumer.assignment():  # noqa: ASYNC110 aiokafka tells nobody
+                await asyncio.sleep(0.01)
+        places = sorted(consumer.assignment())
         ends = await consumer.end_offsets(places)
         await consumer.seek_to_beginning(*places)
         while any([await consumer.position(tp) < ends[tp] for tp in places]):

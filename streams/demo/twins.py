@@ -1,0 +1,62 @@
+"""The twin's part of the demo: both sides of a cut link change it, and it comes together."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from streams.errors import ServiceError
+
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The HTTP addresses of a twin at its edge and in the cloud."""
+
+    edge: str
+    cloud: str
+
+    def read(self, base: str) -> dict[str, Any]:
+        """Return the twin as one end shows it; empty if it knows none yet."""
+        answer = httpx.get(base, timeout=5.0)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return {}
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def write(self, base: str, fields: dict[str, Any]) -> None:
+        """Change fields at one end."""
+        httpx.patch(base, json=fields, timeout=5.0).raise_for_status()
+
+    def equal(self) -> bool:
+        """Whether both ends show the same digest."""
+        edge, cloud = self.read(self.edge), self.read(self.cloud)
+        return bool(edge) and bool(cloud) and edge["digest"] == cloud["digest"]
+
+    def wait_equal(self, what: str) -> float:
+        """Wait until both ends are equal; return the seconds that it took.
+
+        :raises ServiceError: if they do not become so in time.
+        """
+        started = time.monotonic()
+        while not self.equal():
+            if time.monotonic() - started > _PATIENCE_S:
+                raise ServiceError(f"{what}: edge and cloud differ after {_PATIENCE_S:.0f} s")
+            time.sleep(0.1)
+        return time.monotonic() - started
+
+
+def describe(device: str, edge: dict[str, Any], cloud: dict[str, Any]) -> dict[str, Any]:
+    """Return what the summary shows of a twin: fields, digests, conflicts in words."""
+    return {
+        "device": device,
+        "edge": edge.get("digest"),
+        "cloud": cloud.get("digest"),
+        "fields": {path: field["value"] for path, field in cloud.get("fields", {}).items()},
+        "conflicts": [conflict["why"] for conflict in cloud.get("conflicts", [])],
+    }
