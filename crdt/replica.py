@@ -7,7 +7,7 @@ older of two cells: then the Doc is rewritten from the cells, never the other wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -40,15 +40,24 @@ class Reading:
 class Replica:
     """One device's twin. Not thread-safe: every Doc has one owner."""
 
-    def __init__(self, incarnation: str, reading: Reading, updates: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self,
+        incarnation: str,
+        reading: Reading,
+        updates: Iterable[bytes] = (),
+        clock: Callable[[], int] | None = None,
+    ) -> None:
         """Make a replica from what was stored.
 
         :param incarnation: name of this life, also the actor of its own edits.
         :param updates: updates of the Doc that an earlier life stored.
+        :param clock: wall time in ms, against which the clocks of others are judged before they
+            are adopted; without one none is.
         :raises WireError: if the stored updates are damaged.
         """
         self._incarnation = incarnation
         self.reading = reading
+        self._clock = clock
         self.twin = Twin(reading.limits)
         self.hlc: Hlc = ZERO
         self.counter = 0
@@ -62,6 +71,7 @@ class Replica:
             [decode(name, data, reading.limits.max_value_bytes) for name, data in cells.items()],
             self._entries(ledger),
         )
+        self._adopt(self.twin.cells().values())
         self._subscription = self._doc.observe(self._observed)
 
     # -- what a session needs -----------------------------------------------------------------
@@ -100,11 +110,10 @@ class Replica:
         cells = [(name, cell.encode()) for name, cell in self.twin.cells().items()]
         return cells, [(key, self.twin.ledger[key].encode()) for key in sorted(self.twin.ledger)]
 
-    def take(self, message: Message, origin: str, now_ms: int | None = None) -> Change:
+    def take(self, message: Message, origin: str) -> Change:
         """Merge what a message carries, all or nothing.
 
         :param origin: the peer that sent it; the updates are not sent back there.
-        :param now_ms: wall time against which the peer's clocks are judged; None trusts none.
         :raises WireError: if anything in it is not what it should be.
         """
         # On a copy first: a Doc cannot take back what it has applied.
@@ -127,9 +136,7 @@ class Replica:
             self._origin = ""
         change = self._merge(cells, entries)
         self._carry()
-        if now_ms is not None:
-            for cell in cells:
-                self.hlc = adopt(self.hlc, cell.hlc, now_ms, self.reading.skew_ms)
+        self._adopt(cells)
         return change
 
     # -- what its owner needs -----------------------------------------------------------------
@@ -177,6 +184,13 @@ class Replica:
         self._digest = None
         return self.twin.merge(cells, ledger, self.reading.policies)
 
+    def _adopt(self, cells: Iterable[Cell]) -> None:
+        if self._clock is None:
+            return
+        now_ms = self._clock()
+        for cell in cells:
+            self.hlc = adopt(self.hlc, cell.hlc, now_ms, self.reading.skew_ms)
+
     def _carry(self) -> None:
         """Make the Doc show the cells and the ledger as they are."""
         shown = _contents(self._doc)
@@ -187,7 +201,7 @@ class Replica:
                 for name, data in want.items():
                     if have.get(name) != data:
                         carrier[name] = data
-                for name in have.keys() - want.keys():
+                for name in sorted(have.keys() - want.keys()):
                     del carrier[name]
 
     def _observed(self, event: TransactionEvent) -> None:

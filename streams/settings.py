@@ -260,6 +260,8 @@ class Twins(Section):
     max_value_bytes: Positive = 65_536
     skew_ms: Ms = 300_000
     ledger_days: Positive = 90
+    max_live: Positive = 1_024
+    """Twins of a partition kept ready as Docs; the others wait as bytes."""
 
 
 class Edge(Section):

@@ -103,7 +103,7 @@ class Store(Protocol):
         """Return all cells by name, and all ledger entries by key."""
         ...
 
-    def take(self, message: Message, origin: str) -> None:
+    def take(self, message: Message, origin: str) -> object:
         """Merge updates, cells and ledger of a message, all or nothing.
 
         :raises WireError: if any of them is not what it should be.

@@ -1,0 +1,110 @@
+"""The durable log of an edge's replicas: SQLite, in order of an integer, never of wall time.
+
+A transaction is on disk when :meth:`Log.append` returns (WAL, ``synchronous=FULL``), so an edit
+may be acknowledged then, and a ``kill -9`` or a power cut loses nothing that was. Each start
+mints an incarnation, so a restored backup never reuses a counter.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS lives (number INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS updates (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, data BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS updates_device ON updates (device, seq);
+"""
+_VERSION = 1
+_BUSY_S = 0.5
+_FOLD_AT = 256
+"""Updates of a device after which they are replaced by one."""
+
+
+class LogError(Exception):
+    """The log cannot be used; the message says which file and why."""
+
+
+class Log:
+    """One file. Only one process may hold it; used from one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the log, or make it.
+
+        :raises LogError: if the file is no log, of another version, or held by another process.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        try:
+            self._db = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
+            )
+            self._open()
+            rows = self._db.execute("SELECT device, count(*) FROM updates GROUP BY device")
+            self._counts: dict[str, int] = dict(rows.fetchall())
+        except sqlite3.Error as error:
+            raise LogError(
+                f"{path}: cannot be used as a twin log: {error}; is another edge process running "
+                "with the same edge.data?"
+            ) from error
+
+    def mint(self) -> str:
+        """Return a new incarnation, such as ``7-3fa9c1d2``: no other life has had it.
+
+        The number orders lives for people; the random part also tells apart two lives of a
+        backup that was restored twice.
+        """
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            row = self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM lives").fetchone()
+            name = f"{row[0]}-{secrets.token_hex(4)}"
+            self._db.execute("INSERT INTO lives VALUES (?, ?)", (row[0], name))
+        return name
+
+    def load(self) -> Mapping[str, Sequence[bytes]]:
+        """Return the updates of every device, in the order they were appended."""
+        found: dict[str, list[bytes]] = {}
+        for device, data in self._db.execute("SELECT device, data FROM updates ORDER BY seq"):
+            found.setdefault(device, []).append(data)
+        return found
+
+    def append(self, device: str, updates: Sequence[bytes], whole: Callable[[], bytes]) -> None:
+        """Store updates; they are on disk when this returns.
+
+        :param whole: gives the device's whole Doc as one update, asked for now and then to
+            keep the log short.
+        :raises LogError: if the disk is full or fails; then nothing of it is stored.
+        """
+        count = self._counts.get(device, 0) + len(updates)
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                if count > _FOLD_AT:
+                    self._db.execute("DELETE FROM updates WHERE device = ?", (device,))
+                    updates, count = [whole()], 1
+                self._db.executemany(
+                    "INSERT INTO updates (device, data) VALUES (?, ?)",
+                    [(device, update) for update in updates],
+                )
+        except sqlite3.Error as error:
+            raise LogError(f"{self._path}: cannot store an update: {error}") from error
+        self._counts[device] = count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _open(self) -> None:
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _VERSION):
+            self._db.close()
+            raise LogError(f"{self._path}: has version {version}; this code reads {_VERSION}")
+        self._db.executescript(_SCHEMA)
+        self._db.execute(f"PRAGMA user_version={_VERSION}")
