@@ -270,6 +270,8 @@ class Edge(Section):
     tenant: str = "default"
     site: str = "default"
     data: Path = Path(".headwater/edge")
+    devices: list[str] = []
+    """Devices whose twins are synced from the start; any that is edited here is added."""
     retry_min_ms: Positive = 200
     retry_max_ms: Positive = 30_000
 

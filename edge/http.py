@@ -1,0 +1,54 @@
+"""The edge's HTTP surface on loopback: the same paths as the cloud's API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+
+from crdt.core.errors import EditError
+from crdt.log import LogError
+from edge.node import EdgeNode
+from streams.adapters.twin_http import body_of, refusal, unknown
+from streams.adapters.twin_records import parse_edit
+from streams.ops import ops_app
+
+
+def edge_app(node: EdgeNode, link_state: Callable[[], str], identity: dict[str, str]) -> FastAPI:
+    """Return the app.
+
+    :param link_state: says why the link to the cloud is down, or nothing.
+    :param identity: tenant and site, for the status.
+    """
+    # Ready without the cloud: working offline is what an edge is for.
+    app = ops_app(lambda: (True, link_state()))
+
+    @app.get("/v1/status")
+    async def status() -> dict[str, Any]:
+        why = link_state()
+        return {**identity, **node.status(), "connected": not why, "why": why}
+
+    @app.get("/v1/devices")
+    async def devices() -> list[dict[str, Any]]:
+        return [{"tenant": identity["tenant"], "device": name} for name in node.devices()]
+
+    @app.get("/v1/devices/{device}/twin")
+    async def read(device: str) -> dict[str, Any]:
+        found = node.view(device)
+        if found is None:
+            raise unknown(device)
+        return {**identity, **found}
+
+    @app.patch("/v1/devices/{device}/twin")
+    async def edit(device: str, request: Request) -> dict[str, Any]:
+        try:
+            sets, deletes = parse_edit(await body_of(request))
+            node.edit(device, sets, deletes)
+        except EditError as error:
+            raise refusal(error) from error
+        except LogError as error:
+            raise HTTPException(503, {"reason": "not-stored", "detail": str(error)}) from error
+        return {**identity, **(node.view(device) or {})}
+
+    return app

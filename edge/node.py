@@ -1,0 +1,181 @@
+"""The edge's replicas: local edits and the cloud's messages in, durable before acknowledged.
+
+No sockets here: what is to be sent comes out through ``send``. All methods belong to one
+thread, because every Doc has one owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import Counter
+
+from crdt.core.errors import EditError, WireError
+from crdt.core.messages import MAX_BATCH, Message, decode_batch, decode_message, encode_batch
+from crdt.core.sync import Session
+from crdt.core.values import Value
+from crdt.core.view import view
+from crdt.log import Log
+from crdt.replica import Reading, Replica
+from streams.log import get_logger
+
+_log = get_logger(__name__)
+_EDITS = Counter("headwater_edge_edits", "Local edits stored.")
+_REFUSED = Counter("headwater_edge_refused_messages", "Messages refused, by reason.", ["reason"])
+_MAX_DEVICE = 128
+_ENVELOPE_BYTES = 131_072
+CLOUD = "cloud"
+
+
+@dataclass(slots=True)
+class _Device:
+    replica: Replica
+    session: Session
+    unsaved: list[bytes] = field(default_factory=list)
+
+
+class EdgeNode:
+    """All twins of one site."""
+
+    def __init__(
+        self,
+        log: Log,
+        site: str,
+        reading: Reading,
+        clock: Callable[[], int],
+        devices: Iterable[str] = (),
+    ) -> None:
+        """Load what the log has; begin a new life.
+
+        :param clock: wall time, milliseconds since the epoch.
+        :param devices: devices to sync even if the log has nothing of them yet.
+        :raises LogError: if the log cannot be used.
+        :raises WireError: if an update in the log is damaged.
+        """
+        self._log = log
+        self._reading = reading
+        self._clock = clock
+        self._life = f"edge:{site}:{log.mint()}"
+        self._devices: dict[str, _Device] = {}
+        self.send: Callable[[bytes], None] = _nowhere
+        """Takes envelopes for the cloud; what is lost is repaired by the next hello."""
+        for device, updates in log.load().items():
+            self._open(device, updates)
+        for device in devices:
+            self._get(device)
+
+    def devices(self) -> list[str]:
+        """Return the names of all devices, sorted."""
+        return sorted(self._devices)
+
+    def view(self, device: str) -> dict[str, Any] | None:
+        """Return a device's twin as data (see :func:`crdt.core.view.view`); None if unknown."""
+        found = self._devices.get(device)
+        if found is None:
+            return None
+        return {
+            "device": device,
+            "in_sync": _in_sync(found),
+            **view(found.replica.twin, self._reading.policies),
+        }
+
+    def edit(self, device: str, sets: Mapping[str, Value], deletes: Sequence[str]) -> None:
+        """Make an edit; it is on disk when this returns.
+
+        :raises EditError: if the edit cannot be made; nothing of it was.
+        :raises LogError: if it could not be stored: it shows, but a restart may forget it.
+        """
+        found = self._get(device)
+        found.replica.edit(sets, deletes, now_ms=self._clock())
+        self._save(device, found)
+        _EDITS.inc()
+        messages = found.session.pending(found.replica)
+        if not found.session.incarnation:
+            messages = [found.session.hello(found.replica, want=True)]
+        self._tell([(device, m) for m in messages])
+
+    def hear(self, envelope: bytes) -> None:
+        """Take what the cloud says; refuse bytes that are not what they should be.
+
+        :raises LogError: if it could not be stored.
+        """
+        try:
+            parts = decode_batch(envelope)
+        except WireError as error:
+            self._refuse("?", error)
+            return
+        for device, data in parts:
+            try:
+                found = self._get(device)
+                answers = found.session.receive(decode_message(data), found.replica)
+            except (WireError, EditError) as error:
+                self._refuse(device, error)
+                continue
+            self._save(device, found)
+            self._tell([(device, m) for m in answers])
+
+    def greet(self, *, all_devices: bool) -> int:
+        """Say hello for all devices, or for those not known to be in sync; return how many."""
+        chosen = [(n, d) for n, d in self._devices.items() if all_devices or not _in_sync(d)]
+        self._tell([(n, d.session.hello(d.replica, want=True)) for n, d in chosen])
+        return len(chosen)
+
+    def status(self) -> dict[str, Any]:
+        """Return life, devices and how many of them are in sync."""
+        return {
+            "life": self._life,
+            "devices": len(self._devices),
+            "in_sync": sum(_in_sync(d) for d in self._devices.values()),
+        }
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+    def _get(self, device: str) -> _Device:
+        if device not in self._devices:
+            if not 0 < len(device) <= _MAX_DEVICE or not device.isprintable():
+                raise EditError(
+                    "bad-device", f"{device[:40]!r}: 1 to {_MAX_DEVICE} printable characters"
+                )
+            self._open(device, ())
+        return self._devices[device]
+
+    def _open(self, device: str, updates: Sequence[bytes]) -> None:
+        replica = Replica(self._life, self._reading, updates, self._clock)
+        self._devices[device] = _Device(replica, Session(CLOUD))
+
+    def _save(self, device: str, found: _Device) -> None:
+        # What a full disk refused is kept for the next time.
+        found.unsaved += found.replica.drain()
+        if found.unsaved:
+            self._log.append(device, found.unsaved, found.replica.stored)
+            found.unsaved = []
+
+    def _tell(self, messages: Sequence[tuple[str, Message]]) -> None:
+        """Send messages, several to an envelope as far as they fit."""
+        batch: list[tuple[str, bytes]] = []
+        size = 0
+        for device, message in messages:
+            data = message.encode()
+            if batch and (len(batch) == MAX_BATCH or size + len(data) > _ENVELOPE_BYTES):
+                self.send(encode_batch(batch))
+                batch, size = [], 0
+            batch.append((device, data))
+            size += len(data)
+        if batch:
+            self.send(encode_batch(batch))
+
+    def _refuse(self, device: str, error: WireError | EditError) -> None:
+        _REFUSED.labels(error.reason).inc()
+        _log.warning("message refused", device=device, reason=error.reason, detail=error.detail)
+
+
+def _in_sync(device: _Device) -> bool:
+    return device.session.agreed and device.session.acked == device.replica.outbox.seq
+
+
+def _nowhere(_: bytes) -> None:
+    return None

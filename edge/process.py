@@ -1,0 +1,108 @@
+"""The edge process: twins that can be read and changed while the cloud is out of reach."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from crdt.log import Log
+from edge.http import edge_app
+from edge.node import EdgeNode
+from streams.adapters.mqtt_link import MqttLink
+from streams.adapters.twin_records import reading_of
+from streams.log import get_logger
+from streams.ops import serve
+from streams.settings import Settings
+
+_log = get_logger(__name__)
+_VERIFY_S = 60.0
+"""Pause between hellos that compare digests while all seems well."""
+
+
+def wall_ms() -> int:
+    """Return the wall clock, milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until *stop* is set.
+
+    :raises LogError: if the twin log cannot be used.
+    :raises OSError: if the port is taken.
+    """
+    edge = settings.edge
+    identity = {"tenant": edge.tenant, "site": edge.site}
+    log = Log(edge.data / "twins.db")
+    node = EdgeNode(log, edge.site, reading_of(settings.twins), wall_ms, edge.devices)
+    base = f"hw/v1/{edge.tenant}/{edge.site}/twin"
+    link = MqttLink(
+        settings.mqtt,
+        settings.broker,
+        f"edge-{edge.tenant}-{edge.site}",
+        retry_s=(edge.retry_min_ms / 1000, edge.retry_max_ms / 1000),
+        subscribe=f"{base}/down",
+    )
+
+    def send(envelope: bytes) -> None:
+        if link.connected:
+            link.publish(f"{base}/up", envelope)
+
+    node.send = send
+    link.on_message = lambda _topic, payload: node.hear(payload)
+    link.on_connect = lambda: _greeted(node)
+    app = edge_app(node, lambda: link.why_not_ready, identity)
+    _log.info("edge", **identity, **node.status())
+    try:
+        async with serve(app, settings.ops.host, settings.ops.edge_port):
+            link.start()
+            greeting = _greet(node, link, edge.retry_min_ms / 1000, edge.retry_max_ms / 1000)
+            await _until(stop, greeting)
+            await link.stop()
+    finally:
+        node.close()
+
+
+def _greeted(node: EdgeNode) -> None:
+    _log.info("saying hello", devices=node.greet(all_devices=True))
+
+
+async def _greet(node: EdgeNode, link: MqttLink, min_s: float, max_s: float) -> None:
+    """Say hello again while something is not known to be in sync, ever less often."""
+    pause_s = min_s
+    verified_s = time.monotonic()
+    while True:
+        await asyncio.sleep(pause_s)
+        verify = time.monotonic() - verified_s >= _VERIFY_S
+        if verify:
+            verified_s = time.monotonic()
+        greeted = node.greet(all_devices=verify) if link.connected else 0
+        pause_s = min(2 * pause_s, max_s) if greeted and not verify else min_s
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do *work* until asked to stop; if it fails, so does this."""
+    task = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+    for one in (task, stopping):
+        one.cancel()
+    if not task.cancelled() and task.done():
+        task.result()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def main(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run_edge(settings, stop)
+
+    asyncio.run(run())
