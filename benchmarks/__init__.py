@@ -1,0 +1,1 @@
+"""Benchmarks: one folder each, one command each (``make bench NAME=...``)."""
