@@ -73,12 +73,12 @@ class TwinBridge:
                 settings.broker,
                 f"{identity}-twins",
                 f"{settings.gateway.group}-twins",
-                [UP],
+                [(UP, 1)],
                 _RECEIVE_MAXIMUM,
                 settings.gateway.session_expiry_s,
             ),
             self._receive,
-            None,
+            _never,
         )
         self._down = MqttLink(
             settings.mqtt, settings.broker, f"{identity}-twins-down", retry_s=_RETRY_S
@@ -94,16 +94,15 @@ class TwinBridge:
     async def run(self, stop: asyncio.Event) -> None:
         """Carry until *stop* is set."""
         stopping = asyncio.create_task(stop.wait(), name="twins-stop")
-        tasks = [asyncio.create_task(self._carry(), name="twins")]
+        carrying = asyncio.create_task(self._carry(), name="twins")
         try:
-            await asyncio.wait((stopping, *tasks), return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done():
-                    task.result()
+            await asyncio.wait((stopping, carrying), return_when=asyncio.FIRST_COMPLETED)
+            if carrying.done():
+                carrying.result()
         finally:
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            stopping.cancel()
+            carrying.cancel()
+            await asyncio.gather(stopping, carrying, return_exceptions=True)
 
     async def _carry(self) -> None:
         try:
@@ -196,11 +195,7 @@ def up_records(delivery: Delivery, settings: Settings) -> list[Produce]:
     """Return the records of one message: one for each device in it, or one of ``rejected``."""
     _, _, tenant, site, *_ = delivery.topic.split("/")
     try:
-        if len(delivery.payload) > _MAX_UP_BYTES:
-            raise WireError(
-                "too-big", f"{len(delivery.payload)} bytes; at most {_MAX_UP_BYTES} are taken"
-            )
-        parts = decode_batch(delivery.payload)
+        parts = _parts(delivery.payload)
     except WireError as error:
         _REJECTED.inc()
         return [
@@ -216,3 +211,14 @@ def up_records(delivery: Delivery, settings: Settings) -> list[Produce]:
         ]
     partitions = settings.topics.partitions
     return [sync_record(tenant, site, device, data, partitions) for device, data in parts]
+
+
+def _parts(payload: bytes) -> list[tuple[str, bytes]]:
+    if len(payload) > _MAX_UP_BYTES:
+        raise WireError("too-big", f"{len(payload)} bytes; at most {_MAX_UP_BYTES} are taken")
+    return decode_batch(payload)
+
+
+def _never(_topic: str, _filters: list[int]) -> bool:
+    """One filter makes no copies."""
+    return False
