@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from streams.agents.host import HostOptions
 from streams.agents.readings import make_readings
+from streams.agents.twins import make_twins
 from streams.app import AgentSpec, AppSpec, build, run
 from streams.log import configure
 from streams.settings import Settings
-from streams.topics import READINGS
+from streams.topics import READINGS, TWIN_UPDATES
 
 
 def main(settings: Settings) -> None:
@@ -17,7 +18,10 @@ def main(settings: Settings) -> None:
         name="worker",
         id=settings.worker.id,
         instance_id=settings.worker.instance_id,
-        agents=[AgentSpec(READINGS, make_readings(settings))],
+        agents=[
+            AgentSpec(READINGS, make_readings(settings)),
+            AgentSpec(TWIN_UPDATES, make_twins(settings)),
+        ],
         ops_port=settings.ops.worker_port,
         options=HostOptions(settings.worker.checkpoint_ms, settings.worker.silent_ms),
     )

@@ -1,0 +1,108 @@
+"""Settings: one file and the environment; every error names its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from streams.errors import SettingsError
+from streams.settings import load
+from streams.toml_lines import locate
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def write(text):
+        path = tmp_path / "headwater.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_missing_file_means_defaults(written):
+    assert load().topics.partitions == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[gateway]\nlinger_ms = -1\n", "headwater.toml:2: gateway.linger_ms: "),
+        ("[gateway]\nlinger = 1\n", "headwater.toml:2: gateway.linger: unknown setting"),
+        (
+            '[[windows]]\nname = "a"\n\n[[windows]]\nname = "b"\nsize_ms = "x"\n',
+            "toml:6: windows.1.size_ms",
+        ),
+        ('[[windows]]\nname = "a"\n', "headwater.toml:1: windows.0.size_ms: Field required"),
+        (
+            '[[webhooks]]\nname="h"\nurl = "ftp://x"\nsecret_file="s"\n',
+            "toml:3: webhooks.0.url: expected",
+        ),
+        ('[[webhooks]]\nname="h"\nurl = "http://x"\nsecret_file="s"\n', "allow_private = true"),
+        ('[[rules]]\nname = "r"\n[[rules]]\nname = "r"\n', "rules: the name 'r' is used twice"),
+        ("gateway = [", "not TOML"),
+    ],
+)
+def test_an_offence_is_named_with_its_line(written, text, says):
+    path = written(text)
+    with pytest.raises(SettingsError) as error:
+        load(path)
+    assert says in str(error.value)
+
+
+def test_every_offence_is_listed_at_once(written):
+    path = written("[gateway]\nlinger_ms = -1\nmax_rows = 0\n")
+    with pytest.raises(SettingsError) as error:
+        load(path)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_the_environment_wins_over_the_file(written, monkeypatch):
+    path = written('kafka = "file:1"\n[gateway]\nlinger_ms = 7\n')
+    monkeypatch.setenv("HEADWATER_KAFKA", "env:2")
+    monkeypatch.setenv("HEADWATER_GATEWAY__LINGER_MS", "9")
+    settings = load(path)
+    assert (settings.kafka, settings.gateway.linger_ms) == ("env:2", 9)
+
+
+def test_the_error_of_a_variable_names_the_variable(written, monkeypatch):
+    monkeypatch.setenv("HEADWATER_GATEWAY__LINGER_MS", "soon")
+    with pytest.raises(SettingsError, match="HEADWATER_GATEWAY__LINGER_MS"):
+        load()
+
+
+def test_servers_that_run_here_are_found(written, tmp_path, monkeypatch):
+    for name in ("KAFKA", "MQTT", "INFLUX"):
+        monkeypatch.delenv(f"HEADWATER_{name}", raising=False)
+    (tmp_path / ".headwater").mkdir()
+    (tmp_path / ".headwater" / "services.json").write_text('{"kafka": "127.0.0.1:5"}')
+    assert load().kafka == "127.0.0.1:5"
+    written('kafka = "mine:9"\n')
+    assert load().kafka == "mine:9"
+
+
+def test_a_bare_address_gets_its_scheme(written, monkeypatch):
+    monkeypatch.setenv("HEADWATER_MQTT", "broker:1883")
+    assert load().mqtt == "mqtt://broker:1883"
+
+
+def test_a_missing_named_file_is_an_error(tmp_path):
+    with pytest.raises(SettingsError, match="no such file"):
+        load(tmp_path / "none.toml")
+
+
+def test_keys_are_located_through_arrays_of_tables():
+    lines = locate('a = 1\n[b]\nc = 2\n[[d]]\ne = 3\n[[d]]\ne = 4\n"f g" = 5\n')
+    assert lines["a",] == 1
+    assert lines["b", "c"] == 3
+    assert lines["d", 1, "e"] == 7
+    assert lines["d", 1, "f g"] == 8
+
+
+def test_the_fingerprint_follows_what_decides_results(written):
+    plain = load().fingerprint()
+    written("[gateway]\nlinger_ms = 3\n")
+    assert load().fingerprint() == plain
+    written("[devices]\nskew_ms = 3\n")
+    assert load().fingerprint() != plain
