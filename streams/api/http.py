@@ -1,0 +1,56 @@
+"""The cloud's HTTP API: twins read from the read model, edits written to the log."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import orjson
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+
+from crdt.core.errors import EditError
+from streams.adapters.twin_http import body_of, refusal, unknown
+from streams.adapters.twin_records import edit_record, parse_edit
+from streams.api.read_model import TwinStates
+from streams.ops import ops_app
+from streams.ports import Produce
+
+Tenant = Annotated[str, Query(pattern=r"^[^/+#\x00]{1,128}$")]
+Write = Callable[[Produce], Awaitable[tuple[int, int]]]
+_MAX_DEVICE = 128
+
+
+def api_app(
+    states: TwinStates, write: Write, ready: Callable[[], tuple[bool, str]], partitions: int
+) -> FastAPI:
+    """Return the app.
+
+    :param write: writes a record with acks=all and returns its partition and offset.
+    """
+    app = ops_app(ready)
+
+    @app.get("/v1/devices")
+    async def devices(tenant: Tenant | None = None) -> list[dict[str, Any]]:
+        return states.devices(tenant)
+
+    @app.get("/v1/devices/{device}/twin")
+    async def read(device: str, tenant: Tenant = "default") -> Response:
+        found = states.get(tenant, device)
+        if found is None:
+            raise unknown(device)
+        return Response(found, media_type="application/json")
+
+    @app.patch("/v1/devices/{device}/twin", status_code=202)
+    async def edit(device: str, request: Request, tenant: Tenant = "default") -> dict[str, Any]:
+        if len(device) > _MAX_DEVICE or not device.isprintable():
+            raise HTTPException(422, {"reason": "bad-device", "detail": "at most 128 characters"})
+        body = await body_of(request)
+        try:
+            parse_edit(body)
+            record = edit_record(tenant, device, orjson.loads(body), partitions)
+        except EditError as error:
+            raise refusal(error) from error
+        partition, offset = await write(record)
+        return {"accepted": True, "partition": partition, "offset": offset}
+
+    return app

@@ -1,0 +1,117 @@
+"""The API process: HTTP on loopback, a read model of the twins, edits into Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from fastapi import HTTPException
+
+from streams.api.http import api_app
+from streams.api.read_model import TwinStates
+from streams.log import configure, get_logger
+from streams.ops import serve
+from streams.ports import Produce
+from streams.settings import Settings
+
+_log = get_logger(__name__)
+_RETRY_S = 1.0
+_WRITE_S = 10.0
+
+
+class Api:
+    """The API. :meth:`run` serves until asked to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._states = TwinStates(settings.kafka)
+        self._producer: AIOKafkaProducer | None = None
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether twins can be read and edited."""
+        why = self._states.why_not_ready
+        if not why and self._producer is None:
+            why = "the producer is not connected to Kafka yet"
+        return not why, why
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until *stop* is set.
+
+        :raises OSError: if the port is taken.
+        """
+        settings = self._settings
+        app = api_app(self._states, self._write, self.ready, settings.topics.partitions)
+        async with serve(app, settings.ops.host, settings.ops.api_port):
+            stopping = asyncio.create_task(stop.wait())
+            tasks = [
+                asyncio.create_task(self._states.run(), name="twin states"),
+                asyncio.create_task(self._connect(), name="producer"),
+            ]
+            _log.info("api", port=settings.ops.api_port)
+            try:
+                failing = asyncio.gather(*tasks)
+                await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
+                if failing.done():
+                    failing.result()
+            finally:
+                for task in (stopping, *tasks):
+                    task.cancel()
+                await asyncio.gather(stopping, *tasks, return_exceptions=True)
+                if self._producer is not None:
+                    await self._producer.stop()
+
+    async def _connect(self) -> None:
+        """Connect the producer, for as long as it takes, then wait to be cancelled."""
+        while self._producer is None:
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._settings.kafka, acks="all", enable_idempotence=True
+            )
+            try:
+                await producer.start()
+            except (KafkaError, OSError) as error:
+                _log.warning("kafka unreachable", error=repr(error))
+                await producer.stop()
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._producer = producer
+        await asyncio.Event().wait()
+
+    async def _write(self, record: Produce) -> tuple[int, int]:
+        """Write one record; return where it is.
+
+        :raises HTTPException: 503 if Kafka does not confirm it in time: it may still be written.
+        """
+        if self._producer is None:
+            raise HTTPException(503, {"reason": "not-ready", "detail": self.ready()[1]})
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(_WRITE_S):
+                future = await self._producer.send(
+                    record.topic,
+                    record.value,
+                    key=record.key,
+                    partition=record.partition,
+                    headers=list(record.headers.items()),
+                )
+                found = await asyncio.shield(future)
+        except (KafkaError, TimeoutError) as error:
+            took_s = time.monotonic() - began_s
+            detail = f"Kafka did not confirm the edit within {took_s:.0f} s: {error!r}"
+            raise HTTPException(503, {"reason": "not-confirmed", "detail": detail}) from error
+        return found.partition, found.offset
+
+
+def main(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT."""
+    configure(settings.log, "api")
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await Api(settings).run(stop)
+
+    asyncio.run(run())
