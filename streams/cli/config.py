@@ -24,9 +24,10 @@ def check(
 
     Example: headwater config check deploy/headwater.toml
     """
+    from streams.intake.mapping import TopicMap
     from streams.settings import config_path, load
 
-    load(path)
+    TopicMap(load(path).mappings)
     Console().print(f"[green]✓[/] {path or config_path()} is valid")
 
 

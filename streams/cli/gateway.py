@@ -22,23 +22,11 @@ def gateway(
     """
     import uvloop
 
+    from streams.gateway.run import run_gateway
     from streams.log import configure
     from streams.settings import load
 
     settings = load(config)
     configure(settings.log, "gateway")
 
-    async def main() -> None:
-        import asyncio
-        import signal
-
-        from streams.gateway.process import Gateway
-        from streams.ops import ops_app, serve
-
-        process = Gateway(settings)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, process.stop)
-        async with serve(ops_app(process.ready), settings.ops.host, settings.ops.gateway_port):
-            await process.run()
-
-    uvloop.run(main())
+    uvloop.run(run_gateway(settings))

@@ -1,0 +1,36 @@
+"""The whole gateway process: readings, twins, health."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from streams.gateway.process import Gateway
+from streams.gateway.twin_bridge import TwinBridge
+from streams.ops import ops_app, serve
+from streams.settings import Settings
+
+
+async def run_gateway(settings: Settings) -> None:
+    """Carry readings and twins until SIGTERM or SIGINT; if one of the two fails, both end.
+
+    :raises SettingsError: if mappings, address or login cannot be used.
+    :raises TopicMismatchError: if Kafka's topics are not as the settings say.
+    """
+    gateway, bridge, stop = Gateway(settings), TwinBridge(settings), asyncio.Event()
+
+    def end() -> None:
+        gateway.stop()
+        stop.set()
+
+    def ready() -> tuple[bool, str]:
+        readings, twins = gateway.ready(), bridge.ready()
+        return readings[0] and twins[0], f"{readings[1]}; {twins[1]}"
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    async with serve(ops_app(ready), settings.ops.host, settings.ops.gateway_port):
+        parts = [asyncio.create_task(gateway.run()), asyncio.create_task(bridge.run(stop))]
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        end()
+        await asyncio.gather(*parts)
