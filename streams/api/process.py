@@ -27,7 +27,7 @@ class Api:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._states = TwinStates(settings.kafka)
+        self._states = TwinStates(settings.kafka, settings.topics.partitions)
         self._producer: AIOKafkaProducer | None = None
 
     def ready(self) -> tuple[bool, str]:
@@ -52,10 +52,11 @@ class Api:
             ]
             _log.info("api", port=settings.ops.api_port)
             try:
-                failing = asyncio.gather(*tasks)
-                await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
-                if failing.done():
-                    failing.result()
+                done, _ = await asyncio.wait(
+                    (stopping, *tasks), return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done & set(tasks):
+                    task.result()  # ended on its own: a defect, which must end the process
             finally:
                 for task in (stopping, *tasks):
                     task.cancel()

@@ -22,8 +22,9 @@ _RETRY_MAX_S = 10.0
 class TwinStates:
     """Every twin's newest JSON, kept as bytes. :meth:`run` follows the topic until cancelled."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, partitions: int) -> None:
         self._bootstrap = bootstrap
+        self._partitions = partitions
         self._states: dict[str, bytes] = {}
         self.why_not_ready = "not connected to Kafka yet"
 
@@ -57,15 +58,7 @@ class TwinStates:
         consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
         await consumer.start()
         try:
-            # A consumer without topics knows only what it has asked for.
-            await consumer.topics()
-            places = [
-                TopicPartition(TWIN_STATE, partition)
-                for partition in sorted(consumer.partitions_for_topic(TWIN_STATE) or ())
-            ]
-            if not places:
-                self.why_not_ready = f"no topic {TWIN_STATE}; run: headwater topics apply"
-                return
+            places = [TopicPartition(TWIN_STATE, number) for number in range(self._partitions)]
             consumer.assign(places)
             ends = await consumer.end_offsets(places)
             await consumer.seek_to_beginning(*places)

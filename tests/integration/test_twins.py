@@ -1,0 +1,185 @@
+"""Twins on the real servers: a cut link, edits on both sides, equal digests; kill -9 anywhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from streams.sim.proxy import Proxy
+from tests.conftest import Servers
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+class World:
+    """The processes of the twins, with a link between edge and broker that can be cut."""
+
+    def __init__(self, servers: Servers, proxy: Proxy, home: Path, start: Start) -> None:
+        self._start = start
+        self.home = home
+        self.proxy = proxy
+        self.device = f"pump-{uuid.uuid4().hex[:8]}"
+        tenant = f"t{uuid.uuid4().hex[:8]}"
+        self.tenant = tenant
+        self.env = servers.env(
+            home,
+            HEADWATER_EDGE__TENANT=tenant,
+            HEADWATER_EDGE__SITE="north",
+            HEADWATER_EDGE__DATA=str(home / "edge"),
+            HEADWATER_EDGE__RETRY_MAX_MS="1000",
+            HEADWATER_WORKER__ID=f"twins-{tenant}",
+            HEADWATER_WORKER__INSTANCE_ID="one",
+            HEADWATER_GATEWAY__CLIENT_ID=f"gateway-{tenant}",
+            HEADWATER_TWINS__PATHS='[{"path": "desired.limit", "policy": "edge-wins"}]',
+            HEADWATER_LOG__LEVEL="info",
+        )
+        self.edge_env = {**self.env, "HEADWATER_MQTT": f"mqtt://127.0.0.1:{proxy.port}"}
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str) -> None:
+        env = self.edge_env if name == "edge" else self.env
+        self.children[name] = self._start(name, env=env)
+
+    def kill(self, name: str) -> None:
+        child = self.children.pop(name)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+
+    def url(self, process: str) -> str:
+        port = self.env[f"HEADWATER_OPS__{process.upper()}_PORT"]
+        return f"http://127.0.0.1:{port}"
+
+    def edit(self, process: str, **fields: object) -> httpx.Response:
+        body = {name.replace("_", ".", 1): value for name, value in fields.items()}
+        answer = httpx.patch(self._twin(process), json=body, params=self._query(process))
+        assert answer.status_code == (200 if process == "edge" else 202), answer.text
+        return answer
+
+    def twin(self, process: str) -> dict[str, Any]:
+        try:
+            answer = httpx.get(self._twin(process), params=self._query(process))
+        except httpx.TransportError:
+            return {}
+        return answer.json() if answer.status_code == 200 else {}
+
+    def values(self, process: str) -> dict[str, object]:
+        fields = self.twin(process).get("fields", {})
+        return {path: field["value"] for path, field in fields.items()}
+
+    def wait_equal(self, **fields: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Wait until both sides show these fields and equal digests; return both views."""
+        wanted = {name.replace("_", ".", 1): value for name, value in fields.items()}
+
+        def met() -> tuple[dict[str, Any], dict[str, Any]] | None:
+            edge, cloud = self.twin("edge"), self.twin("api")
+            if not (edge and cloud) or self.values("edge") != wanted:
+                return None
+            same = all(edge[name] == cloud[name] for name in ("digest", "ledger_digest", "fields"))
+            return (edge, cloud) if same and edge["in_sync"] else None
+
+        return eventually(met, within_s=90, what=f"{wanted} on both sides")
+
+    def ready(self, process: str) -> bool:
+        try:
+            return httpx.get(f"{self.url(process)}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _twin(self, process: str) -> str:
+        return f"{self.url(process)}/v1/devices/{self.device}/twin"
+
+    def _query(self, process: str) -> dict[str, str]:
+        return {} if process == "edge" else {"tenant": self.tenant}
+
+
+@pytest.fixture
+def world(servers: Servers, tmp_path: Path) -> Iterator[World]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *, env: dict[str, str]) -> subprocess.Popen[bytes]:
+        module = (
+            ["streams.cli.main", name]
+            if name in ("edge", "api")
+            else ["tests.integration.twin_worker_child", name]
+        )
+        with (tmp_path / f"{name}-{len(started)}.log").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", *module],
+                env=env,
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        started.append(child)
+        return child
+
+    broker = urlsplit(servers.addresses["mqtt"])
+    with Proxy(broker.hostname or "127.0.0.1", broker.port or 1883) as proxy:
+        found = World(servers, proxy, tmp_path, start)
+        try:
+            for name in ("worker", "bridge", "api", "edge"):
+                found.start(name)
+            for process in ("worker", "api", "edge"):
+                eventually(lambda p=process: found.ready(p), within_s=90, what=f"{process} ready")
+            yield found
+        finally:
+            for child in started:
+                if child.poll() is None:
+                    child.terminate()
+            for child in started:
+                try:
+                    child.wait(15)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+
+
+def test_both_sides_of_a_cut_link_change_a_twin_and_meet_in_equal_digests(world: World) -> None:
+    world.edit("edge", desired_speed=10, reported_mode="auto")
+    world.wait_equal(**{"desired_speed": 10, "reported_mode": "auto"})
+
+    world.proxy.cut()
+    world.edit("api", desired_limit=70, desired_speed=20)
+    world.edit("edge", desired_limit=65, tags_room="hall 3")
+    cloud_side = {"desired.limit": 70, "desired.speed": 20, "reported.mode": "auto"}
+    eventually(lambda: world.values("api") == cloud_side, what="the edit in the cloud")
+    assert world.values("edge")["desired.limit"] == 65
+    # Offline, and killed after the acknowledgement: nothing may be lost.
+    world.kill("edge")
+    world.start("edge")
+    eventually(lambda: world.values("edge").get("tags.room") == "hall 3", what="edge is back")
+
+    world.proxy.heal()
+    _, cloud = world.wait_equal(
+        desired_limit=65, desired_speed=20, reported_mode="auto", tags_room="hall 3"
+    )
+    (conflict,) = cloud["conflicts"]
+    assert (conflict["path"], conflict["policy"]) == ("desired.limit", "edge-wins")
+    assert (conflict["winner"]["value"], conflict["loser"]["value"]) == (65, 70)
+
+
+def test_a_worker_and_a_bridge_killed_in_between_lose_no_edit(world: World) -> None:
+    world.edit("edge", desired_n=0)
+    world.wait_equal(desired_n=0)
+    for number in range(1, 6):
+        world.edit("edge", desired_n=number)
+        world.edit("api", tags_m=number)
+        if number == 2:
+            world.kill("worker")
+        if number == 4:
+            world.kill("bridge")
+    world.start("worker")
+    world.start("bridge")
+    world.wait_equal(desired_n=5, tags_m=5)
