@@ -47,13 +47,13 @@ class Child:
     log: Path
     restarts: int = 0
 
-    def ready(self) -> bool:
-        """Whether ``/readyz`` says so."""
+    def why_not_ready(self) -> str:
+        """Return what ``/readyz`` says is missing; nothing if the process can do its work."""
         try:
             answer = httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=1.0)
-        except httpx.TransportError:
-            return False
-        return answer.status_code == httpx.codes.OK
+        except httpx.TransportError as error:
+            return f"no answer on port {self.port}: {error}"
+        return "" if answer.status_code == httpx.codes.OK else str(answer.json()["why"])
 
     def alive(self) -> bool:
         """Whether the process runs."""
@@ -128,9 +128,9 @@ class Processes:
         """
         child = self.children[name]
         deadline = time.monotonic() + _READY_S
-        while not child.ready():
+        while why := child.why_not_ready():
             if not child.alive() or time.monotonic() > deadline:
-                what = "is not ready" if child.alive() else "has ended"
+                what = f"is not ready ({why})" if child.alive() else "has ended"
                 raise ServiceError(f"{name} {what}:\n{tail(str(child.log))}")
             time.sleep(0.1)
 

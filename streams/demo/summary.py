@@ -88,15 +88,15 @@ def checks(sent: Counter[Fault], audit: AuditReport, twin: Mapping[str, Any]) ->
     # QoS 1 may deliver again what was not yet acknowledged: only duplicates may be more.
     again = audit.received - readings
     return [
-        Check("readings in Kafka = sent + delivered again", readings + again, audit.received),
-        Check("duplicates = sent twice + delivered again", copies + again, _of(audit, "duplicate")),
+        Check("in Kafka = sent + delivered again", readings + again, audit.received),
+        Check("duplicates = sent twice + again", copies + again, _of(audit, "duplicate")),
         Check("late = sent too late", sent[Fault.LATE], _of(audit, "late")),
         Check("quarantined = a year ahead", sent[Fault.WRONG_CLOCK], _of(audit, "quarantined")),
         Check("rejected = malformed", sent[Fault.MALFORMED], audit.refused_records),
         Check("accepted = all others", _others(sent), _of(audit, "accepted")),
         Check("every window counts its readings", [], audit.problems[:3]),
         Check("no window is left open", 0, audit.in_open_windows),
-        Check("the twin is the same on both sides", twin.get("edge"), twin.get("cloud")),
+        Check("twin at edge = in the cloud", twin.get("edge"), twin.get("cloud")),
     ]
 
 

@@ -34,9 +34,9 @@ class Ends:
         httpx.patch(base, json=fields, timeout=5.0).raise_for_status()
 
     def equal(self) -> bool:
-        """Whether both ends show the same digest."""
+        """Whether both ends show the same cells and the same conflicts."""
         edge, cloud = self.read(self.edge), self.read(self.cloud)
-        return bool(edge) and bool(cloud) and edge["digest"] == cloud["digest"]
+        return bool(edge) and bool(cloud) and _digests(edge) == _digests(cloud)
 
     def wait_equal(self, what: str) -> float:
         """Wait until both ends are equal; return the seconds that it took.
@@ -55,8 +55,21 @@ def describe(device: str, edge: dict[str, Any], cloud: dict[str, Any]) -> dict[s
     """Return what the summary shows of a twin: fields, digests, conflicts in words."""
     return {
         "device": device,
-        "edge": edge.get("digest"),
-        "cloud": cloud.get("digest"),
+        "edge": _digests(edge),
+        "cloud": _digests(cloud),
         "fields": {path: field["value"] for path, field in cloud.get("fields", {}).items()},
-        "conflicts": [conflict["why"] for conflict in cloud.get("conflicts", [])],
+        "conflicts": [_in_words(conflict) for conflict in cloud.get("conflicts", [])],
     }
+
+
+def _digests(twin: dict[str, Any]) -> str:
+    """Return the begin of the digests of cells and of the conflict ledger."""
+    return f"{twin.get('digest', '')[:12]} / {twin.get('ledger_digest', '')[:12]}"
+
+
+def _in_words(conflict: dict[str, Any]) -> str:
+    won, lost = conflict["winner"], conflict["loser"]
+    return (
+        f"{conflict['path']}: the {won['side']} wrote {won['value']}, the {lost['side']} wrote "
+        f"{lost['value']}, and {won['value']} stands ({conflict['why']})"
+    )

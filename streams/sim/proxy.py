@@ -65,9 +65,8 @@ class Proxy:
             self._server = None
         for writer in list(self._writers):
             writer.transport.abort()
+        # Its pumps end by themselves once both ends are gone.
         tasks = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,6 +76,10 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, far_writer}
+        if self._server is None:
+            # Cut while it was connecting.
+            far_writer.transport.abort()
+            writer.transport.abort()
         try:
             await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
         except OSError:
