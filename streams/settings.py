@@ -258,6 +258,10 @@ class Twins(Section):
     paths: list[TwinPath] = []
     max_fields: Positive = 512
     max_value_bytes: Positive = 65_536
+    max_bytes: Positive = 262_144
+    """All values of a twin together; a sync message must fit into a Kafka record."""
+    max_ledger_bytes: Positive = 131_072
+    """Conflicts kept per device, the newest."""
     skew_ms: Ms = 300_000
     ledger_days: Positive = 90
     max_live: Positive = 1_024

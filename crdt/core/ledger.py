@@ -68,16 +68,28 @@ def decode_conflict(key: str, data: bytes, max_value_bytes: int) -> Conflict:
     raise WireError("bad-ledger-entry", f"{key[:80]!r}: expected policy, winner and loser")
 
 
-def merge_ledgers(mine: dict[str, Conflict], theirs: Mapping[str, Conflict], cap: int) -> list[str]:
-    """Add *theirs* to *mine*, keep the newest *cap*, and return the keys that are new to it."""
+def merge_ledgers(
+    mine: dict[str, Conflict], theirs: Mapping[str, Conflict], max_entries: int, max_bytes: int
+) -> list[str]:
+    """Add *theirs* to *mine*, cut it to the newest, and return the keys that are new to it.
+
+    The cut takes entries, newest first, until one does not fit. What it drops from a part it
+    would drop from any union with that part, so the order of merging makes no difference.
+    """
     new = [
         key
         for key, entry in theirs.items()
         if key not in mine or entry.encode() < mine[key].encode()
     ]
+    if not new:
+        return []
     mine.update((key, theirs[key]) for key in new)
-    if len(mine) > cap:
-        ranked = sorted(mine, key=lambda key: (mine[key].at_ms, key))
-        for key in ranked[: len(mine) - cap]:
-            del mine[key]
+    ranked = sorted(mine, key=lambda key: (mine[key].at_ms, key), reverse=True)
+    size = 0
+    for rank, key in enumerate(ranked):
+        size += len(key.encode()) + len(mine[key].encode())
+        if rank >= max_entries or size > max_bytes:
+            for old in ranked[rank:]:
+                del mine[old]
+            break
     return [key for key in new if key in mine]

@@ -21,8 +21,8 @@ from typing import Protocol, TypedDict, Unpack
 
 from crdt.core.messages import Kind, Message
 
-_MAX_UPDATES = 1_000
-_MAX_BYTES = 1_048_576
+_MAX_UPDATES = 256
+_MAX_BYTES = 262_144
 
 
 @dataclass(slots=True)

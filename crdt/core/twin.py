@@ -27,8 +27,12 @@ class Limits:
     max_fields: int = 512
     """Fields, deleted ones included, that edits may create."""
     max_value_bytes: int = 65_536
+    max_bytes: int = 262_144
+    """All values together that edits may create; concurrent ones of two sides may double it."""
     max_conflicts: int = 1_000
     """Ledger entries kept, the newest."""
+    max_ledger_bytes: int = 131_072
+    """Their encoded size: the oldest give way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,9 @@ class Twin:
                 dropped += losers
         for path in dict.fromkeys(cell.path for cell in added.values()):
             seen.update(self._shadowed(path))
-        conflicts = merge_ledgers(self.ledger, seen, self.limits.max_conflicts)
+        conflicts = merge_ledgers(
+            self.ledger, seen, self.limits.max_conflicts, self.limits.max_ledger_bytes
+        )
         kept = tuple(name for name, cell in added.items() if self._holds(cell))
         gone = tuple(name for name in dict.fromkeys(dropped) if name not in kept)
         return Change(kept, gone, tuple(conflicts))
@@ -116,11 +122,14 @@ class Twin:
             raise EditError(
                 "too-many-fields", f"{fields} fields; twins.max_fields = {self.limits.max_fields}"
             )
-        return [
+        cells = [
             Cell(path, actor, counter, self.vector(path), hlc, value, deleted)
             for path, (value, deleted) in wanted.items()
             if not deleted or path in self.fields
         ]
+        if sets:
+            self._check_size(cells)
+        return cells
 
     def vector(self, path: str) -> dict[str, int]:
         """Return the version vector of a field."""
@@ -183,6 +192,17 @@ class Twin:
                     entry = Conflict(long, short, LONGER_PATH)
                     found[entry.key] = entry
         return found
+
+    def _check_size(self, cells: Iterable[Cell]) -> None:
+        """Check the size of all values, were these cells here; deleting is always allowed."""
+        edited = {cell.path: [cell] for cell in cells}
+        after = {path: list(by_actor.values()) for path, by_actor in self.fields.items()} | edited
+        size = sum(len(cell.payload()) for cells in after.values() for cell in cells)
+        if size > self.limits.max_bytes:
+            raise EditError(
+                "too-big",
+                f"the twin would have {size} bytes; twins.max_bytes = {self.limits.max_bytes}",
+            )
 
     def _check(self, path: str, value: Value, deleted: bool) -> None:
         check_path(path)

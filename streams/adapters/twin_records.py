@@ -29,7 +29,12 @@ EDIT, SYNC = b"edit", b"sync"
 def reading_of(settings: Twins) -> Reading:
     """Return how twins are read and bounded."""
     policies = Policies(tuple((path.path, path.policy) for path in settings.paths))
-    limits = Limits(settings.max_fields, settings.max_value_bytes)
+    limits = Limits(
+        max_fields=settings.max_fields,
+        max_value_bytes=settings.max_value_bytes,
+        max_bytes=settings.max_bytes,
+        max_ledger_bytes=settings.max_ledger_bytes,
+    )
     return Reading(policies, limits, settings.skew_ms)
 
 

@@ -186,7 +186,6 @@ class TwinLogic(PartitionLogic):
         made: list[Produce] = []
         for site, session in twin.sessions.items():
             made += self._down(key, site, session.pending(twin.replica))
-        twin.replica.outbox.trim(min((s.acked for s in twin.sessions.values()), default=0))
         return made
 
     def _down(self, key: str, site: str, messages: Sequence[Message]) -> list[Produce]:
@@ -242,6 +241,7 @@ class TwinLogic(PartitionLogic):
 
     def _keep(self, key: str, twin: DeviceTwin, record: LogRecord) -> None:
         twin.replica.drain()
+        twin.replica.outbox.trim(min((s.acked for s in twin.sessions.values()), default=0))
         self._live[key] = twin
         self._dirty.setdefault(key, record.offset)
         self._evict()

@@ -126,6 +126,41 @@ def test_an_edit_that_breaks_a_rule_changes_nothing() -> None:
     assert replica.drain() == []
 
 
+def test_a_twin_has_a_size_and_deleting_is_always_allowed() -> None:
+    replica = Replica("edge:s:1", Reading(limits=Limits(max_bytes=100)))
+    replica.edit({"desired.a": "x" * 60}, (), now_ms=1)
+    with pytest.raises(EditError, match="max_bytes"):
+        replica.edit({"desired.b": "x" * 60}, (), now_ms=2)
+    replica.edit({}, ["desired.a"], now_ms=3)
+    replica.edit({"desired.b": "x" * 60}, (), now_ms=4)
+
+
+def test_the_ledger_keeps_the_newest_conflicts_and_both_sides_keep_the_same() -> None:
+    reading = Reading(limits=Limits(max_ledger_bytes=1_200))
+    edge, cloud = Replica("edge:s:1", reading), Replica("cloud:0", reading)
+    for number in range(12):
+        edge.edit({f"desired.f{number}": "edge"}, (), now_ms=number)
+        cloud.edit({f"desired.f{number}": "cloud"}, (), now_ms=number)
+    talk(edge, cloud)
+    assert edge.twin.ledger.keys() == cloud.twin.ledger.keys()
+    assert 3 < len(edge.twin.ledger) < 12
+    kept = {entry.winner.path for entry in edge.twin.ledger.values()}
+    assert kept == {f"desired.f{number}" for number in range(12 - len(kept), 12)}
+
+
+def test_a_peer_that_was_away_for_longer_than_the_outbox_gets_a_snapshot() -> None:
+    edge, cloud = Replica("edge:s:1", Reading()), Replica("cloud:0", Reading())
+    talk(edge, cloud)
+    up, down = Session("cloud"), Session("edge")
+    for said in down.receive(up.hello(edge, want=True), cloud):
+        up.receive(said, edge)
+    for number in range(300):
+        edge.edit({"desired.n": number}, (), now_ms=number)
+    assert [said.kind for said in up.pending(edge)] == [Kind.SNAPSHOT]
+    talk(edge, cloud)
+    assert value_of(cloud, "desired.n") == 299
+
+
 def test_a_clock_ten_years_ahead_is_merged_but_not_adopted() -> None:
     ahead = Replica("edge:s:1", Reading())
     ahead.edit({"desired.a": 1}, (), now_ms=10**13)

@@ -1,0 +1,179 @@
+"""The surfaces of twins: edge over HTTP, API over HTTP, the bridge's records, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from crdt.core.messages import decode_batch, encode_batch
+from crdt.log import Log
+from crdt.replica import Reading
+from edge.http import edge_app
+from edge.node import EdgeNode
+from streams.adapters.twin_records import edit_record, parse_edit, sync_record
+from streams.agents.twins import make_twins
+from streams.api.http import api_app
+from streams.api.read_model import TwinStates
+from streams.core.placement import partition_of
+from streams.gateway.link import Delivery
+from streams.gateway.twin_bridge import up_records
+from streams.ports import Produce
+from streams.settings import Settings
+from streams.testing import Driver
+
+SETTINGS = Settings()
+IDENTITY = {"tenant": "default", "site": "north"}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[EdgeNode]:
+    found = EdgeNode(Log(tmp_path / "twins.db"), "north", Reading(), lambda: 1_000)
+    yield found
+    found.close()
+
+
+def client(app: object) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+    return httpx.AsyncClient(transport=transport, base_url="http://edge")
+
+
+async def test_an_edge_edits_and_shows_twins_without_any_link(node: EdgeNode) -> None:
+    async with client(edge_app(node, lambda: "the link is cut", IDENTITY)) as http:
+        assert (await http.get("/v1/devices/pump-1/twin")).status_code == 404
+        body = {"desired": {"speed": 40}, "tags.room": "hall 3"}
+        answer = await http.patch("/v1/devices/pump-1/twin", json=body)
+        assert answer.status_code == 200
+        shown = (await http.get("/v1/devices/pump-1/twin")).json()
+        assert {p: f["value"] for p, f in shown["fields"].items()} == {
+            "desired.speed": 40,
+            "tags.room": "hall 3",
+        }
+        assert shown["fields"]["desired.speed"]["winner"] == "edge"
+        assert shown["in_sync"] is False
+        assert (await http.get("/readyz")).status_code == 200
+        status = (await http.get("/v1/status")).json()
+        assert (status["devices"], status["connected"]) == (1, False)
+        assert status["why"] == "the link is cut"
+        await http.patch("/v1/devices/pump-1/twin", json={"tags.room": None})
+        shown = (await http.get("/v1/devices/pump-1/twin")).json()
+        assert list(shown["fields"]) == ["desired.speed"]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"{", "malformed-json"),
+        (b"[1]", "malformed-json"),
+        (b"{}", "empty-edit"),
+        (b'{"speed": 1}', "bad-path"),
+        (b'{"desired.a": 1, "desired": {"a": 2}}', "contradiction"),
+        (b'{"desired.a": 18446744073709551615}', "integer-too-big"),
+        (b'{"desired.a": NaN}', "malformed-json"),
+    ],
+)
+async def test_edge_and_api_refuse_a_bad_edit_with_the_same_reason(
+    node: EdgeNode, body: bytes, reason: str
+) -> None:
+    written: list[Produce] = []
+
+    async def write(record: Produce) -> tuple[int, int]:
+        written.append(record)
+        return 0, 0
+
+    api = api_app(TwinStates("nowhere:1", 4), write, lambda: (True, ""), 4)
+    for app in (edge_app(node, lambda: "", IDENTITY), api):
+        async with client(app) as http:
+            answer = await http.patch("/v1/devices/pump-1/twin", content=body)
+        assert answer.status_code == 422
+        assert answer.json()["detail"]["reason"] == reason
+    assert written == []
+    assert node.devices() == []
+
+
+async def test_an_edit_in_the_cloud_is_one_record_in_the_devices_partition() -> None:
+    written: list[Produce] = []
+
+    async def write(record: Produce) -> tuple[int, int]:
+        written.append(record)
+        return record.partition or 0, 17
+
+    app = api_app(TwinStates("nowhere:1", 4), write, lambda: (True, ""), 4)
+    async with client(app) as http:
+        answer = await http.patch("/v1/devices/pump-1/twin?tenant=t", json={"desired.speed": 1})
+    partition = partition_of("t", "pump-1", 4)
+    assert (answer.status_code, answer.json()["offset"]) == (202, 17)
+    (record,) = written
+    assert (record.key, record.partition) == (b"t/pump-1", partition)
+    assert parse_edit(record.value) == ({"desired.speed": 1}, [])
+
+
+def test_an_up_message_is_split_by_device_and_a_bad_one_is_kept_with_its_reason() -> None:
+    def up(payload: bytes) -> list[Produce]:
+        return up_records(Delivery("hw/v1/t/north/twin/up", payload, 1, 1, 5), SETTINGS)
+
+    records = up(encode_batch([("pump-1", b"one"), ("pump-2", b"two")]))
+    assert [(r.topic, r.key, r.value) for r in records] == [
+        ("twin.updates", b"t/pump-1", b"one"),
+        ("twin.updates", b"t/pump-2", b"two"),
+    ]
+    assert [r.partition for r in records] == [partition_of("t", f"pump-{n}", 4) for n in (1, 2)]
+    assert {r.headers["hw-site"] for r in records} == {b"north"}
+    for payload, reason in ((b"junk", b"malformed-cbor"), (b"\x80", b"bad-envelope")):
+        (refused,) = up(payload)
+        assert (refused.topic, refused.value) == ("rejected", payload)
+        assert refused.headers["hw-reason"] == reason
+    (refused,) = up(b"x" * 2_000_000)
+    assert refused.headers["hw-reason"] == b"too-big"
+    assert len(refused.value or b"") == SETTINGS.gateway.max_rejected_bytes
+
+
+def test_bad_records_are_rejected_and_the_good_ones_beside_them_are_folded() -> None:
+    driver = Driver(make_twins(SETTINGS))
+    good = edit_record("t", "pump-1", {"desired.a": 1}, 1)
+    bad = [
+        (sync_record("t", "north", "pump-1", b"junk", 1), b"malformed-cbor"),
+        (Produce("", b"{}", b"t/pump-1", headers={"hw-kind": b"edit"}), b"empty-edit"),
+        (Produce("", b"{}", b"no slash", headers={"hw-kind": b"edit"}), b"bad-key"),
+        (Produce("", b"{}", b"t/pump-1", headers={"hw-kind": b"dance"}), b"bad-kind"),
+        (Produce("", None, b"t/pump-1", headers={"hw-kind": b"edit"}), b"malformed-json"),
+        (Produce("", b"\x00", b"t/pump-1", headers={"hw-kind": b"sync"}), b"unknown-version"),
+    ]
+    for record, _ in bad:
+        driver.append(record.value, at_ms=1, key=record.key, headers=record.headers)
+    driver.append(good.value, at_ms=1, key=good.key, headers=good.headers)
+    driver.run()
+    refused = [p for p in driver.output if p.topic == "rejected"]
+    assert [p.headers["hw-reason"] for p in refused] == [reason for _, reason in bad]
+    assert refused[0].headers["hw-source"] == b"kafka:twin.updates/0/0"
+    (state,) = map(orjson.loads, driver.values("twin.state"))
+    assert state["fields"]["desired.a"]["value"] == 1
+
+
+def test_an_edge_refuses_junk_from_the_cloud_and_goes_on(node: EdgeNode) -> None:
+    sent: list[bytes] = []
+    node.send = sent.append
+    node.edit("pump-1", {"desired.a": 1}, [])
+    before = node.view("pump-1")
+    for junk in (b"", b"junk", encode_batch([("pump-1", b"junk"), ("", b"x")])):
+        node.hear(junk)
+    assert node.view("pump-1") == before
+    node.edit("pump-1", {"desired.a": 2}, [])
+    assert [device for device, _ in decode_batch(sent[-1])] == ["pump-1"]
+
+
+def test_what_an_edge_was_told_is_there_after_a_restart_under_a_new_life(tmp_path: Path) -> None:
+    lives = []
+    for number in range(3):
+        node = EdgeNode(Log(tmp_path / "twins.db"), "north", Reading(), lambda: 1_000)
+        lives.append(node.status()["life"])
+        shown = node.view("pump-1")
+        if number:
+            assert shown is not None
+            assert shown["fields"]["desired.n"]["value"] == number - 1
+        node.edit("pump-1", {"desired.n": number}, [])
+        node.close()
+    assert len(set(lives)) == 3
