@@ -14,7 +14,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
-from streams.alerts.sender import Outcome, Sender, body_of
+from streams.alerts.sender import Outcome, Sender, body_of, signer_of
 from streams.log import get_logger
 from streams.settings import Settings
 from streams.topics import DELIVERIES
@@ -53,9 +52,13 @@ class Message:
 
 
 class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
-    """See the module's docstring. Start it in a running loop."""
+    """See the module's docstring. Start it in a running loop.
+
+    :raises SettingsError: if a signing secret cannot be read.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self._signers = {w.name: signer_of(w) for w in settings.webhooks}
         self._settings = settings
         self._limits = settings.alerts
         self._waiting: dict[str, Message] = {}
@@ -64,16 +67,16 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         self._catching_up: dict[TopicPartition, int] = {}
         self._disabled: set[str] = set()
         self._full = False
+        self._reader: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Connect and begin to deliver.
-
-        :raises SettingsError: if a signing secret cannot be read.
-        """
+        """Connect and begin to deliver."""
         self._client = httpx.AsyncClient(
             follow_redirects=False, limits=httpx.Limits(max_keepalive_connections=64)
         )
-        self._senders = {w.name: Sender(w, self._client) for w in self._settings.webhooks}
+        self._senders = {
+            w.name: Sender(w, self._signers[w.name], self._client) for w in self._settings.webhooks
+        }
         self._gates = {name: asyncio.Semaphore(self._limits.concurrency) for name in self._senders}
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self._settings.kafka, acks="all", enable_idempotence=True
@@ -95,18 +98,18 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
 
     async def stop(self) -> None:
         """Stop; what is under way is tried again at the next start."""
-        self._reader.cancel()
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._reader] if self._reader else [])]
+        for task in tasks:
             task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._reader
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._consumer.stop()
         await self._producer.stop()
         await self._client.aclose()
 
     def ready(self) -> tuple[bool, str]:
         """Whether deliveries are followed."""
+        if self._reader is None:
+            return False, "the courier is starting"
         if self._reader.done():
             return False, "the outbox is not read any more; see the log"
         return not self._catching_up, "reading the outbox" if self._catching_up else ""

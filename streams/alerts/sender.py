@@ -31,16 +31,13 @@ class Outcome:
 
 
 class Sender:
-    """Sends to one endpoint.
+    """Sends to one endpoint."""
 
-    :raises SettingsError: if the secret cannot be read or is none.
-    """
-
-    def __init__(self, endpoint: Webhook, client: httpx.AsyncClient) -> None:
+    def __init__(self, endpoint: Webhook, signer: Signer, client: httpx.AsyncClient) -> None:
         self._endpoint = endpoint
         self._client = client
         self._url = httpx.URL(endpoint.url)
-        self._signer = _signer(endpoint)
+        self._signer = signer
 
     async def send(self, message_id: str, body: Mapping[str, Any]) -> Outcome:
         """Send one message; every failure is an :class:`Outcome`."""
@@ -97,7 +94,11 @@ def body_of(alert: Mapping[str, Any], *, queued_ms: int) -> dict[str, Any]:
     }
 
 
-def _signer(endpoint: Webhook) -> Signer:
+def signer_of(endpoint: Webhook) -> Signer:
+    """Return what signs for an endpoint.
+
+    :raises SettingsError: if the secret cannot be read or is none; the message has the fix.
+    """
     fix = f"headwater webhooks secret --out {endpoint.secret_file}"
     try:
         return Signer(endpoint.secret_file.read_text().strip())

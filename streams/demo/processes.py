@@ -53,7 +53,7 @@ class Child:
             answer = httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=1.0)
         except httpx.TransportError as error:
             return f"no answer on port {self.port}: {error}"
-        return "" if answer.status_code == httpx.codes.OK else str(answer.json()["why"])
+        return "" if answer.status_code == httpx.codes.OK else answer.text
 
     def alive(self) -> bool:
         """Whether the process runs."""
