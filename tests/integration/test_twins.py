@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import orjson
 import pytest
 
 from streams.sim.proxy import Proxy
@@ -20,6 +21,7 @@ from tests.conftest import Servers
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
+PROCESSES = ("worker", "gateway", "api", "edge")
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -42,6 +44,7 @@ class World:
             HEADWATER_WORKER__ID=f"twins-{tenant}",
             HEADWATER_WORKER__INSTANCE_ID="one",
             HEADWATER_GATEWAY__CLIENT_ID=f"gateway-{tenant}",
+            HEADWATER_GATEWAY__GROUP=f"gateway-{tenant}",
             HEADWATER_TWINS__PATHS='[{"path": "desired.limit", "policy": "edge-wins"}]',
             HEADWATER_LOG__LEVEL="info",
         )
@@ -51,6 +54,15 @@ class World:
     def start(self, name: str) -> None:
         env = self.edge_env if name == "edge" else self.env
         self.children[name] = self._start(name, env=env)
+
+    def headwater(self, *arguments: str) -> str:
+        """Run ``headwater twin`` and return what it prints."""
+        command = [sys.executable, "-m", "streams.cli.main", "twin", *arguments]
+        done = subprocess.run(
+            command, check=False, env=self.env, cwd=ROOT, capture_output=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
 
     def kill(self, name: str) -> None:
         child = self.children.pop(name)
@@ -109,14 +121,9 @@ def world(servers: Servers, tmp_path: Path) -> Iterator[World]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *, env: dict[str, str]) -> subprocess.Popen[bytes]:
-        module = (
-            ["streams.cli.main", name]
-            if name in ("edge", "api")
-            else ["tests.integration.twin_worker_child", name]
-        )
         with (tmp_path / f"{name}-{len(started)}.log").open("wb") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", *module],
+                [sys.executable, "-m", "streams.cli.main", name],
                 env=env,
                 cwd=ROOT,
                 stdout=log,
@@ -129,9 +136,9 @@ def world(servers: Servers, tmp_path: Path) -> Iterator[World]:
     with Proxy(broker.hostname or "127.0.0.1", broker.port or 1883) as proxy:
         found = World(servers, proxy, tmp_path, start)
         try:
-            for name in ("worker", "bridge", "api", "edge"):
+            for name in PROCESSES:
                 found.start(name)
-            for process in ("worker", "api", "edge"):
+            for process in PROCESSES:
                 eventually(lambda p=process: found.ready(p), within_s=90, what=f"{process} ready")
             yield found
         finally:
@@ -170,7 +177,7 @@ def test_both_sides_of_a_cut_link_change_a_twin_and_meet_in_equal_digests(world:
     assert (conflict["winner"]["value"], conflict["loser"]["value"]) == (65, 70)
 
 
-def test_a_worker_and_a_bridge_killed_in_between_lose_no_edit(world: World) -> None:
+def test_a_worker_and_a_gateway_killed_in_between_lose_no_edit(world: World) -> None:
     world.edit("edge", desired_n=0)
     world.wait_equal(desired_n=0)
     for number in range(1, 6):
@@ -179,7 +186,24 @@ def test_a_worker_and_a_bridge_killed_in_between_lose_no_edit(world: World) -> N
         if number == 2:
             world.kill("worker")
         if number == 4:
-            world.kill("bridge")
+            world.kill("gateway")
     world.start("worker")
-    world.start("bridge")
+    world.start("gateway")
     world.wait_equal(desired_n=5, tags_m=5)
+
+
+def test_the_command_line_changes_a_twin_and_explains_it(world: World) -> None:
+    edge = ["--edge", world.url("edge")]
+    cloud = ["--api", world.url("api"), "--tenant", world.tenant]
+    world.headwater("set", world.device, "desired.speed=40", "tags.room=hall 3", *edge)
+    world.wait_equal(desired_speed=40, tags_room="hall 3")
+    accepted = world.headwater("set", world.device, "desired.speed=41", "--json", *cloud)
+    assert orjson.loads(accepted)["accepted"] is True
+    world.wait_equal(desired_speed=41, tags_room="hall 3")
+    shown = [
+        orjson.loads(world.headwater("get", world.device, "--json", *s)) for s in (edge, cloud)
+    ]
+    assert shown[0]["digest"] == shown[1]["digest"]
+    assert shown[1]["fields"]["desired.speed"]["winner"] == "cloud"
+    assert "hall 3" in world.headwater("get", world.device, *edge)
+    assert "no conflicts" in world.headwater("conflicts", world.device, *cloud)

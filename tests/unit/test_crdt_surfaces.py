@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from crdt.log import Log
 from crdt.replica import Reading
 from edge.http import edge_app
 from edge.node import EdgeNode
+from edge.process import run_edge
 from streams.adapters.twin_records import edit_record, parse_edit, sync_record
 from streams.agents.twins import make_twins
 from streams.api.http import api_app
@@ -22,8 +26,10 @@ from streams.core.placement import partition_of
 from streams.gateway.link import Delivery
 from streams.gateway.twin_bridge import up_records
 from streams.ports import Produce
+from streams.services.ports import free_port
 from streams.settings import Settings
 from streams.testing import Driver
+from tests.waiting import eventually_async
 
 SETTINGS = Settings()
 IDENTITY = {"tenant": "default", "site": "north"}
@@ -177,3 +183,37 @@ def test_what_an_edge_was_told_is_there_after_a_restart_under_a_new_life(tmp_pat
         node.edit("pump-1", {"desired.n": number}, [])
         node.close()
     assert len(set(lives)) == 3
+
+
+def test_an_edge_process_loads_neither_faust_nor_aiokafka() -> None:
+    script = "import edge.process, sys; print({'faust', 'mode', 'aiokafka'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert done.stdout.strip() == b"set()"
+
+
+async def test_an_edge_without_a_broker_serves_and_stops_when_asked(tmp_path: Path) -> None:
+    port, nowhere = free_port(), free_port()
+    settings = Settings(
+        mqtt=f"mqtt://127.0.0.1:{nowhere}", ops={"edge_port": port}, edge={"data": tmp_path}
+    )
+    stop = asyncio.Event()
+    running = asyncio.create_task(run_edge(settings, stop))
+    base = f"http://127.0.0.1:{port}"
+
+    async def answers() -> bool:
+        assert not running.done()
+        try:
+            async with httpx.AsyncClient() as http:
+                return (await http.get(f"{base}/healthz")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await eventually_async(answers, what="the edge serves")
+    async with httpx.AsyncClient() as http:
+        answer = await http.patch(f"{base}/v1/devices/pump-1/twin", json={"desired.a": 1})
+    assert answer.status_code == 200
+    stop.set()
+    await asyncio.wait_for(running, 15)
+    again = Log(tmp_path / "twins.db")
+    assert list(again.load()) == ["pump-1"]
+    again.close()
