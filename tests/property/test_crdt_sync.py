@@ -39,6 +39,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.wild = random.Random(seed)
         self.lives = {"hub": 0, "s1": 0, "s2": 0}
+        self.backups: dict[str, bytes] = {}
         self.sides = {
             "hub": Side(self._replica("hub"), {"s1": Session("s1"), "s2": Session("s2")}),
             "s1": Side(self._replica("s1"), {"hub": Session("hub")}),
@@ -55,11 +56,15 @@ class World:
         side.replica.edit(sets, deletes, now_ms=clock_ms)
         side.spread()
 
-    def restart(self, name: str) -> None:
-        """A new life on the same disk; what was on its way may still arrive."""
+    def back_up(self, name: str) -> None:
+        self.backups[name] = self.sides[name].replica.stored()
+
+    def restart(self, name: str, *, backup: bool = False) -> None:
+        """A new life on the same disk, or an old one; what was on its way may still arrive."""
         side = self.sides[name]
         self.lives[name] += 1
-        side.replica = self._replica(name, (side.replica.stored(),))
+        disk = self.backups.get(name) if backup else None
+        side.replica = self._replica(name, (disk or side.replica.stored(),))
         side.sessions = {peer: Session(peer) for peer in side.sessions}
         self.hello(name)
 
@@ -118,14 +123,14 @@ edits = st.tuples(
 )
 routes = st.sampled_from([("hub", "s1"), ("s1", "hub"), ("hub", "s2"), ("s2", "hub")])
 deliveries = st.tuples(st.just("deliver"), routes)
-restarts = st.tuples(st.just("restart"), names)
+restarts = st.tuples(st.sampled_from(["restart", "back up", "restore"]), names)
 hellos = st.tuples(st.just("hello"), names)
 histories = st.lists(st.one_of(edits, edits, deliveries, deliveries, restarts, hellos), max_size=40)
 
 
 @settings(max_examples=150, deadline=None)
 @given(histories, st.integers(0, 2**32))
-def test_any_loss_order_duplication_and_restart_then_repair_gives_equal_twins_and_ledgers(
+def test_any_loss_order_duplication_restart_or_old_backup_then_repair_gives_equal_twins_and_ledgers(
     history: list, seed: int
 ) -> None:
     world = World(seed)
@@ -137,6 +142,10 @@ def test_any_loss_order_duplication_and_restart_then_repair_gives_equal_twins_an
                 world.deliver(name, peer, wild=True)
             case ("restart", name):
                 world.restart(name)
+            case ("back up", name):
+                world.back_up(name)
+            case ("restore", name):
+                world.restart(name, backup=True)
             case ("hello", name):
                 world.hello(name)
     world.settle()
