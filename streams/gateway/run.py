@@ -25,7 +25,7 @@ async def run_gateway(settings: Settings) -> None:
 
     def ready() -> tuple[bool, str]:
         readings, twins = gateway.ready(), bridge.ready()
-        return readings[0] and twins[0], f"{readings[1]}; {twins[1]}"
+        return readings if twins[0] else twins
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)

@@ -162,17 +162,36 @@ def play(own_servers, processes, tmp_path: Path, monkeypatch, *, kills, seconds,
         worker = processes("worker", env=env)
     asyncio.run(produce(kafka, seconds, seed + kills))
 
-    def settled():
+    monkeypatch.setenv("HEADWATER_CONFIG", str(config))
+    settings = load()
+
+    def differences():
+        """Return what differs from the undisturbed run, ``None`` while there is nothing yet."""
         log = asyncio.run(log_of(kafka, ["readings", "aggregates", "anomalies"]))
         values = {topic: [r.value for r in records] for topic, records in log.items()}
-        monkeypatch.setenv("HEADWATER_CONFIG", str(config))
-        expected = undisturbed(load(), log["readings"])
         found = windows(values["aggregates"]), scores(values["anomalies"])
-        return found == expected and expected[0] and expected[1] and found
+        expected = undisturbed(settings, log["readings"])
+        if not found[0] or not found[1]:
+            return None
+        return [
+            (key, one.get(key), other.get(key))
+            for one, other in zip(found, expected, strict=True)
+            for key in one.keys() | other.keys()
+            if one.get(key) != other.get(key)
+        ]
 
     eventually(lambda: caught_up(env), within_s=90)
-    found = eventually(settled, within_s=60, every_s=2.0)
-    assert all(rank >= 0 for rank, _ in found[0].values())
+    left: list[object] | None = None
+
+    def equal():
+        nonlocal left
+        left = differences()
+        return left == []
+
+    try:
+        eventually(equal, within_s=60, every_s=2.0)
+    except AssertionError as error:
+        raise AssertionError(f"{left and len(left)} differences: {left and left[:3]}") from error
 
 
 def test_the_final_windows_equal_those_of_an_undisturbed_run_bit_for_bit(
