@@ -70,6 +70,7 @@ def build(spec: AppSpec, settings: Settings) -> HeadwaterApp:
         spec.id,
         broker=f"headwater://{settings.kafka.replace(',', ';')}",
         store="memory://",
+        datadir=str(settings.state / spec.id),
         topic_partitions=settings.topics.partitions,
         topic_replication_factor=settings.topics.replication,
         table_standby_replicas=0,
@@ -114,8 +115,14 @@ def _attach(
     )
 
     async def run(stream: Any) -> None:
-        async for event in stream.noack().events():
-            await host.take(event)
+        try:
+            async for event in stream.noack().events():
+                await host.take(event)
+        except Exception as error:
+            # Faust would start the agent again behind the batch that failed, and lose it.
+            _log.error("the agent failed", topic=agent.topic, error=repr(error))
+            await app.crash(error)
+            raise
 
     app.agent(source, name=f"on-{agent.topic}")(run)
     app.on_partitions_revoked.connect(_forgetting(host), weak=False)

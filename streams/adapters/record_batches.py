@@ -10,12 +10,17 @@ for acknowledged as soon as a later one is, which is wrong while two batches are
 for batch topics it is switched off, and the one that checkpoints state commits the position
 that its checkpoint has reached, through :meth:`Consumer.commit_position`.
 
+Nor does Faust's memory of the last offset read apply to them: it would drop the first batches
+after a seek if one from before the seek was still under way. Who folds the batches knows which
+offset comes next (:mod:`streams.agents.continuity`).
+
 Commits are only ever sent for partitions in the current assignment, and flow control,
 pausing under back-pressure and seeking are the base driver's.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
@@ -27,8 +32,23 @@ from faust.types.tuples import ConsumerMessage
 _NEITHER_LOST_NOR_REPEATED: dict[str, Any] = {"acks": "all", "enable_idempotence": True}
 
 
+class _ReadOffsets(defaultdict[TP, int | None]):
+    """Last offset read by partition; none for batch topics, so that no batch is dropped by it."""
+
+    def __init__(self, batch_topics: frozenset[str]) -> None:
+        super().__init__(lambda: None)
+        self._batch_topics = batch_topics
+
+    def __getitem__(self, tp: TP) -> int | None:
+        return None if tp.topic in self._batch_topics else super().__getitem__(tp)
+
+
 class Consumer(base.Consumer):
     """Delivers whole batches for the topics in ``app.batch_topics``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _ReadOffsets(self._batch_topics)
 
     async def getmany(
         self,
@@ -97,6 +117,14 @@ class Consumer(base.Consumer):
         # A batch carries its last offset: what looks like a gap is the batch itself.
         if tp.topic not in self._batch_topics:
             await super()._add_gap(tp, offset_from, offset_to)
+
+    async def begin_offset(self, tp: TP) -> int:
+        """Return the offset that reading begins at: the committed one, or else the earliest."""
+        consumer = self._thread._ensure_consumer()
+        committed = await self._thread.call_thread(consumer.committed, tp)
+        if committed is not None:
+            return int(committed)
+        return int((await self.earliest_offsets(tp))[tp])
 
     async def commit_position(self, tp: TP, offset: int) -> bool:
         """Commit *offset* as the next to read, if the partition is still ours.

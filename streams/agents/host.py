@@ -28,6 +28,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from streams.adapters.record_batches import Consumer
 from streams.adapters.shard_table import ShardStore, ShardTable, acknowledged
+from streams.agents.continuity import Continuity, Step
 from streams.log import get_logger
 from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
 
@@ -37,6 +38,10 @@ _RECORDS = Counter("headwater_host_records", "Records folded.", ["topic"])
 _LAG = Gauge("headwater_host_lag_records", "Records not yet folded.", ["topic", "partition"])
 _CHECKPOINT_S = Histogram("headwater_host_checkpoint_seconds", "Duration of a checkpoint.")
 _STATE_BYTES = Counter("headwater_host_state_bytes", "Bytes of state written.", ["topic"])
+_REREAD = Counter("headwater_host_rereads", "Times a reader was sent back.", ["topic"])
+_MISSING = Counter(
+    "headwater_host_missing_offsets", "Offsets that the log no longer holds.", ["topic"]
+)
 _MARKERS = Counter("headwater_host_time_markers", "Time markers appended.", ["topic"])
 _BACKED_UP = 10
 """A checkpoint that took long is followed by a pause of this many times its duration."""
@@ -50,8 +55,10 @@ class Run:
     generation: int
     logic: PartitionLogic
     store: ShardStore
-    next_offset: int = -1
+    position: Continuity
     pending: list[Awaitable[Any]] = field(default_factory=list)
+    sending: bool = False
+    """While results of what was folded are not all in *pending*, no checkpoint may begin."""
     checkpoint: asyncio.Task[None] | None = None
     due_at: float = 0.0
     heard_at: float = 0.0
@@ -83,20 +90,25 @@ class PartitionHost:
         self._table = table
         self._options = options
         self._runs: dict[int, Run] = {}
+        self._opening = asyncio.Lock()
 
     async def take(self, event: EventT[Any]) -> None:
         """Fold one batch of records and produce what the logic makes of it."""
         message = event.message
-        run = self._run_of(message.tp, message.generation_id or 0)
+        run = await self._run_of(message.tp, message.generation_id or 0)
         records = cast(list[Any], message.value)
-        fresh = [r for r in records if r.offset >= run.next_offset]
+        if not await self._follows(run, records[0].offset):
+            return
+        fresh = [r for r in records if r.offset >= run.position.expected]
         if not fresh:
             return
         made = run.logic.fold([_record(r) for r in fresh])
-        run.next_offset = fresh[-1].offset + 1
+        run.position.advance(fresh[-1].offset + 1)
         run.heard_at = time.monotonic()
+        run.sending = True
         for produce in made:
             run.pending.append(await self._send(produce))
+        run.sending = False
         _RECORDS.labels(self._topic).inc(len(fresh))
         self._maybe_checkpoint(run)
 
@@ -104,9 +116,10 @@ class PartitionHost:
         """Checkpoint what is due, and append time markers to silent partitions that need time."""
         generation = self._app.consumer_generation_id
         now = time.monotonic()
-        for run in list(self._runs.values()):
-            if run.generation != generation:
+        for tp in self._app.consumer.assignment():
+            if tp.topic != self._topic:
                 continue
+            run = await self._run_of(tp, generation)
             behind = self._behind(run)
             _LAG.labels(self._topic, str(run.tp.partition)).set(behind)
             self._maybe_checkpoint(run)
@@ -124,15 +137,38 @@ class PartitionHost:
                 run.checkpoint.cancel()
         self._runs.clear()
 
-    def _run_of(self, tp: TP, generation: int) -> Run:
-        run = self._runs.get(tp.partition)
-        if run is None or run.generation != generation:
-            if run is not None and run.checkpoint is not None:
-                run.checkpoint.cancel()
-            run = self._runs[tp.partition] = self._open(tp, generation)
-        return run
+    async def _follows(self, run: Run, first: int) -> bool:
+        """Return whether a batch follows on what was folded; send the reader back if not."""
+        expected = run.position.expected
+        step = run.position.judge(first, time.monotonic())
+        if step is Step.FOLD:
+            if first > expected:
+                _MISSING.labels(self._topic).inc(first - expected)
+                _log.warning(
+                    "the log has a gap: records were removed before they were read",
+                    topic=self._topic,
+                    partition=run.tp.partition,
+                    expected=expected,
+                    found=first,
+                )
+            return True
+        if step is Step.SEEK:
+            _REREAD.labels(self._topic).inc()
+            _log.info("reading again", tp=str(run.tp), expected=expected, found=first)
+            await self._app.consumer.seek_wait({run.tp: expected})
+        return False
 
-    def _open(self, tp: TP, generation: int) -> Run:
+    async def _run_of(self, tp: TP, generation: int) -> Run:
+        async with self._opening:
+            run = self._runs.get(tp.partition)
+            if run is None or run.generation != generation:
+                if run is not None and run.checkpoint is not None:
+                    run.checkpoint.cancel()
+                run = self._runs[tp.partition] = await self._open(tp, generation)
+            return run
+
+    async def _open(self, tp: TP, generation: int) -> Run:
+        begin = await cast(Consumer, self._app.consumer).begin_offset(tp)
         partitions = self._app.consumer.topic_partitions(self._topic) or tp.partition + 1
         logic = self._factory(tp.partition, partitions)
         store = ShardStore(self._table, tp.partition, os.urandom(8).hex().encode())
@@ -143,10 +179,11 @@ class PartitionHost:
             "partition opened",
             topic=tp.topic,
             partition=tp.partition,
+            offset=begin,
             pieces=len(pieces),
             newest_stamp=max((p.stamp for p in pieces), default=-1),
         )
-        return Run(tp, generation, logic, store, heard_at=time.monotonic())
+        return Run(tp, generation, logic, store, Continuity(begin), heard_at=time.monotonic())
 
     async def _send(self, produce: Produce) -> Awaitable[Any]:
         headers: Mapping[str, bytes] = produce.headers
@@ -161,13 +198,15 @@ class PartitionHost:
 
     def _behind(self, run: Run) -> int:
         end = self._app.consumer.highwater(run.tp)
-        return max(0, int(end) - run.next_offset) if end is not None else 1
+        return max(0, int(end) - run.position.expected) if end is not None else 1
 
     def _maybe_checkpoint(self, run: Run) -> None:
         now = time.monotonic()
         if run.checkpoint is not None and run.checkpoint.done():
             run.checkpoint = None
-        if run.checkpoint is None and now >= run.due_at and run.logic.dirty():
+        if run.sending or run.checkpoint is not None:
+            return
+        if now >= run.due_at and run.logic.dirty():
             run.due_at = now + self._options.checkpoint_ms / 1000
             run.checkpoint = asyncio.create_task(self._guarded(run), name=f"checkpoint {run.tp}")
 
@@ -183,7 +222,7 @@ class PartitionHost:
 
     async def _checkpoint(self, run: Run) -> None:
         started = time.monotonic()
-        stamp = run.next_offset - 1
+        stamp = run.position.expected - 1
         pending, run.pending = run.pending, []
         oldest = sorted(run.logic.dirty().items(), key=lambda item: item[1])
         keys = [key for key, _ in oldest[: self._options.keys_per_checkpoint]]

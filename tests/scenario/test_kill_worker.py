@@ -132,7 +132,7 @@ def caught_up(env):
     except httpx.TransportError:
         return False
     lags = [line for line in text.splitlines() if line.startswith("headwater_host_lag_records{")]
-    return len(lags) == PARTITIONS and all(line.endswith(" 0.0") for line in lags)
+    return len(lags) == 2 * PARTITIONS and all(line.endswith(" 0.0") for line in lags)
 
 
 def undisturbed(settings, log):
