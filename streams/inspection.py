@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -11,7 +12,9 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from streams.adapters.lake import TABLES, rows_of
@@ -22,6 +25,10 @@ from streams.settings import Settings
 from streams.topics import specs
 
 _SHOWN_BYTES = 60
+_WIDE = 110
+_UNFOLDED = 200
+"""Columns of the page where output does not go to a terminal: no row is folded."""
+_REFUSED = ("reason", "detail", "source", "bytes")
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "aggregates": (
         *("site", "device", "metric", "window", "start_ms", "rank", "reason"),
@@ -30,7 +37,10 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "anomalies": ("site", "device", "metric", "t_ms", "value", "score", "expected", "spread"),
     "readings": ("site", "device", "metric", "t_ms", "value", "seq", "kafka_offset"),
     "late": ("site", "device", "metric", "t_ms", "value", "reason", "source"),
+    "rejected": _REFUSED,
+    "quarantine": _REFUSED,
 }
+_LEFT_OUT_WHERE_NARROW = frozenset({"site", "reason", "kafka_offset"})
 
 Row = dict[str, Any]
 
@@ -48,7 +58,7 @@ async def show(
     kept: deque[Row] = deque(maxlen=limit or None)
     async for record in read_all(settings.kafka, [topic]):
         kept.extend(row for row in rows(topic, record) if _wanted(row, device))
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
     _print(console, topic, list(kept), as_json=as_json)
     if follow:
         with suppress(asyncio.CancelledError):
@@ -112,15 +122,24 @@ def _print(console: Console, topic: str, found: list[Row], *, as_json: bool) -> 
         console.print(f"[dim]{topic}: nothing yet[/]")
         return
     names = _COLUMNS.get(topic) or tuple(dict.fromkeys(name for row in found for name in row))
-    table = Table(*names, title=topic)
+    narrow = console.width < _WIDE and topic in _COLUMNS and names is not _REFUSED
+    if narrow:
+        names = tuple(name for name in names if name not in _LEFT_OUT_WHERE_NARROW)
+    table = Table(title=topic, box=SIMPLE_HEAD, pad_edge=False, padding=0)
+    for name in names:
+        is_number = isinstance(found[-1].get(name), int | float) and not name.endswith("_ms")
+        table.add_column(
+            name.removesuffix("_ms"), justify="right" if is_number else "left", overflow="fold"
+        )
     for row in found:
-        table.add_row(*(_cell(name, row.get(name)) for name in names))
+        table.add_row(*(_cell(name, row.get(name), narrow=narrow) for name in names))
     console.print(table)
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, value: Any, *, narrow: bool) -> str:
     if value is None:
         return ""
     if name.endswith("_ms") and isinstance(value, int):
-        return f"{datetime.fromtimestamp(value / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        at = datetime.fromtimestamp(value / 1000, tz=UTC)
+        return f"{at:%H:%M:%S}" if narrow else f"{at:%Y-%m-%d %H:%M:%S}"
+    return escape(f"{value:.5g}" if isinstance(value, float) else str(value))

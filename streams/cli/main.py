@@ -8,6 +8,7 @@ from importlib import import_module
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 import streams.cli
 from streams.errors import HeadwaterError
@@ -35,7 +36,9 @@ def main() -> None:
     try:
         app()
     except HeadwaterError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        Console(stderr=True).print(
+            f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)
 
 

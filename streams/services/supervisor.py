@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import orjson
 from streams.services import influx, kafka, mosquitto
 from streams.services.ports import is_open
 from streams.services.process import Running, start, stop, wait_ready
-from streams.settings import Settings
+from streams.settings import Settings, named_servers
 
 NAMES = ("kafka", "mqtt", "influx")
 _READY_S = 90.0
@@ -41,14 +40,14 @@ def _quiet(_name: str, _what: str) -> None:
 
 
 def named(name: str) -> str | None:
-    """Return the address of an existing server that the environment names."""
-    return os.environ.get(f"HEADWATER_{name.upper()}")
+    """Return the address of an existing server that the environment or the settings name."""
+    return named_servers().get(name)
 
 
 def up(state: Path, only: Sequence[str] = NAMES, *, report: Report = _quiet) -> dict[str, str]:
     """Start what does not run yet; return the address of every server.
 
-    Servers named in the environment (``HEADWATER_KAFKA`` ...) are used, never started.
+    Servers that the settings name (``HEADWATER_KAFKA``, ``kafka = ...``) are used, never started.
     Addresses are written to ``<state>/services.json``, where the settings find them.
 
     :raises ServiceError: if one cannot be installed or does not become ready.

@@ -1,25 +1,15 @@
-"""The one settings object: ``headwater.toml``, overridden by environment variables.
+"""The sections of ``headwater.toml``: what can be set, with defaults and bounds.
 
-Every field can be set as ``HEADWATER_`` + path with ``__`` between the levels, for example
-``HEADWATER_GATEWAY__LINGER_MS=5``. The file is ``./headwater.toml`` or ``$HEADWATER_CONFIG``.
-Addresses come, in this order, from the environment, the file, the servers that
-``headwater services up`` has started, and the servers' usual ports on loopback.
+The docstring below a field is its line in the reference of the documentation.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-
-from streams.errors import SettingsError
-from streams.toml_lines import TomlFile, read_toml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Ms = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -29,27 +19,37 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values do not change after load."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Topics(Section):
     """Kafka topics: counts are fixed when the topics are made and checked at every start."""
 
     partitions: Annotated[int, Field(gt=0, le=1024)] = 4
+    """Of every data topic; a device has the same partition number everywhere."""
     shards: Annotated[int, Field(gt=0, le=256)] = 8
+    """State of a partition is kept in this many pieces."""
     replication: Annotated[int, Field(gt=0, le=9)] = 1
+    """Copies of every topic; 3 on a cluster."""
     retention_hours: Positive = 168
+    """How long data topics keep records."""
 
 
 class Mqtt(Section):
     """How to log in to the MQTT broker. The address is the top-level ``mqtt``."""
 
     username: str = ""
+    """Empty: no log-in."""
     password_file: Path | None = None
+    """A file that holds the password."""
     ca_file: Path | None = None
+    """Certificates to trust; default: the system's."""
     cert_file: Path | None = None
+    """Client certificate for mutual TLS."""
     key_file: Path | None = None
+    """Its private key."""
     keepalive_s: Positive = 30
+    """Seconds of silence after which broker and gateway check on each other."""
 
 
 class Mapping(Section):
@@ -61,16 +61,27 @@ class Mapping(Section):
     """
 
     topic: str
+    """MQTT filter, such as ``factory/{site}/{device}/{metric}``."""
     tenant: str = "default"
+    """A name, or a pattern of captured names."""
     site: str = "default"
+    """As ``tenant``."""
     device: str = "{device}"
+    """As ``tenant``."""
     metric: str = "{metric}"
+    """As ``tenant``; for JSON it is left out, because the payload names its metrics."""
     format: Literal["auto", "json", "senml", "number", "frame"] = "auto"
+    """``auto`` recognises the payload by its first bytes."""
     time: Literal["payload", "receipt"] = "payload"
+    """Whether event time is in the payload or is the time of receipt."""
     time_field: str = "t_ms"
+    """JSON field with the event time."""
     time_unit: Literal["ms", "s", "us", "ns"] = "ms"
+    """Unit of ``time_field``; text is read as ISO 8601."""
     seq_field: str = "seq"
+    """JSON field that numbers the messages of a device."""
     boot_field: str = "boot"
+    """JSON field that tells starts of a device apart."""
     device_field: str | None = None
     """A field of a JSON payload that names the device, where the topic does not."""
 
@@ -79,22 +90,30 @@ class Gateway(Section):
     """The gateway: MQTT to Kafka."""
 
     group: Name = "gateway"
+    """Name of the shared subscription: gateways of one group share the messages."""
     client_id: Name | None = None
     """Stable across restarts, so that the broker keeps the session; default: gateway-HOSTNAME."""
     linger_ms: Ms = 20
+    """How long messages are gathered into one frame."""
     max_rows: Positive = 10_000
+    """Readings in one frame."""
     receive_maximum: Annotated[int, Field(gt=0, le=65_535)] = 2_000
+    """Messages that the broker may send before it waits for an acknowledgement."""
     max_payload_bytes: Positive = 262_144
+    """Longer payloads are rejected."""
     max_rejected_bytes: Positive = 65_536
+    """Bytes of a refused payload that are kept."""
     max_buffered_bytes: Positive = 67_108_864
     """Payloads taken and not yet confirmed by Kafka; beyond it the gateway stops reading."""
     session_expiry_s: Positive = 86_400
+    """How long the broker keeps messages for a gateway that is away."""
 
 
 class MetricSpec(Section):
     """One entry of the metric catalogue: ``[metrics.NAME]``."""
 
     type: Literal["number", "integer", "text"] = "number"
+    """``integer`` keeps 64 bits exactly; ``text`` is stored, not aggregated."""
     unit: str | None = None
     """Canonical unit; units of payloads are converted to it where a conversion is known."""
 
@@ -111,6 +130,7 @@ class Devices(Section):
     idle_final_ms: Positive = 600_000
     """Log time without a reading after which they are closed with reason ``idle``."""
     max_seq_holes: Positive = 1_024
+    """Missing numbers of a device that are remembered; beyond, the oldest are given up."""
     max_identities: Positive = 1_000_000
     """Per shard: remembered (metric, time) identities of readings without a seq."""
 
@@ -119,10 +139,13 @@ class Window(Section):
     """A tumbling window definition."""
 
     name: Name
+    """Names the window in results."""
     metrics: list[str] = ["*"]
     """Globs over metric names."""
     size_ms: Positive
+    """Windows are half-open: [start, start + size)."""
     offset_ms: Ms = 0
+    """Shifts the starts from multiples of the size."""
     grace_ms: Ms = 0
     """How far the watermark must pass the end before revision 0 is emitted."""
     horizon_ms: Ms = 3_600_000
@@ -133,6 +156,7 @@ class Detection(Section):
     """The causal detector that scores every accepted reading."""
 
     metrics: list[str] = ["*"]
+    """Globs over metric names."""
     half_life: Positive = 576
     """Readings after which an observation has half its weight in the spread."""
     warmup: Positive = 64
@@ -140,6 +164,7 @@ class Detection(Section):
     emit_score: Annotated[float, Field(gt=0)] = 4.0
     """Scores from here on are written to ``anomalies``, and the first below."""
     min_spread: Annotated[float, Field(ge=0)] = 1e-9
+    """Least spread of a series, in its own unit; keeps a flat series from alarming at noise."""
 
     def watches(self, metric: str) -> bool:
         """Whether a metric is scored."""
@@ -150,66 +175,93 @@ class Worker(Section):
     """The Faust worker."""
 
     id: Name = "headwater-worker"
+    """Consumer group, and name of the state topics."""
     instance_id: Name | None = None
     """Kafka's static membership: a stable name per worker process brings it back in seconds."""
     checkpoint_ms: Positive = 1_000
+    """How often changed state is stored and the position committed."""
     silent_ms: Positive = 1_000
     """Silence at a partition's end after which it gets a time marker, if something waits."""
     buffer_batches: Positive = 64
     """Batches a partition may have waiting before its fetching pauses."""
     max_poll_records: Positive = 2_000
+    """Records of one fetch."""
     store: Literal["memory"] = "memory"
+    """Where tables live while the worker runs; their changelogs are in Kafka."""
 
 
 class Sink(Section):
     """The sink process: from Kafka into InfluxDB and the lake."""
 
     targets: list[Literal["influx", "lake"]] = ["influx", "lake"]
+    """Which sinks run."""
     batch_rows: Positive = 5_000
+    """Rows of one write."""
     flush_ms: Positive = 1_000
+    """Longest wait before rows are written to InfluxDB."""
     lake_flush_ms: Positive = 10_000
+    """Longest wait before rows are written to the lake."""
     retry_min_ms: Positive = 200
+    """First pause after a failed write."""
     retry_max_ms: Positive = 30_000
+    """Longest pause."""
     max_buffered_rows: Positive = 200_000
+    """Rows that wait in memory; beyond, fetching pauses and the lag grows in Kafka."""
 
 
 class Influx(Section):
     """How to log in to InfluxDB. The address is the top-level ``influx``."""
 
     org: str = "-"
+    """InfluxDB 2: the organisation; ``-`` for 1.8."""
     bucket: str = "headwater/autogen"
+    """InfluxDB 2: the bucket; for 1.8 ``database/retention-policy``."""
     token_file: Path | None = None
+    """A file with the token; for 1.8 ``user:password``."""
     timeout_ms: Positive = 10_000
+    """Of one write."""
 
 
 class Rule(Section):
     """An alert rule."""
 
     name: Name
+    """Names the rule in alerts and in their ids."""
     kind: Literal["anomaly"] = "anomaly"
+    """What is looked at."""
     score_over: Annotated[float, Field(gt=0)] = 5.0
+    """In robust standard deviations."""
     hold_ms: Ms = 0
     """The score must stay over the bound this long, in event time, before the alert fires."""
     resolve_ms: Ms = 60_000
     """The score must stay below the bound this long before the alert resolves."""
     severity: Literal["info", "warning", "critical"] = "warning"
+    """Goes into the alert as it is."""
     tenants: list[str] = ["*"]
+    """Globs; the rule looks only at what all four match."""
     sites: list[str] = ["*"]
+    """Globs."""
     devices: list[str] = ["*"]
+    """Globs."""
     metrics: list[str] = ["*"]
+    """Globs."""
 
 
 class Webhook(Section):
     """An endpoint that receives alerts, signed after Standard Webhooks 1.0."""
 
     name: Name
+    """Names the endpoint in metrics and deliveries."""
     url: str
+    """Where alerts are posted."""
     secret_file: Path
     """A file with the signing secret (``whsec_...``); ``headwater webhooks secret`` makes one."""
     allow_private: bool = False
     """Allow an address that is not public, or plain http: for receivers in your own network."""
     timeout_ms: Positive = 10_000
+    """Of one attempt."""
     tenants: list[str] = ["*"]
+    """Globs: whose alerts this endpoint gets."""
 
     @field_validator("url")
     @classmethod
@@ -235,21 +287,32 @@ class Alerts(Section):
     """The alerts process."""
 
     id: Name = "headwater-alerts"
+    """Consumer group, and name of the state topics."""
     instance_id: Name | None = None
+    """As ``worker.instance_id``."""
     checkpoint_ms: Positive = 1_000
+    """As ``worker.checkpoint_ms``."""
     concurrency: Positive = 16
+    """Deliveries under way at once."""
     retry_min_ms: Positive = 500
+    """First pause after a failed delivery; it doubles, with jitter."""
     retry_max_ms: Positive = 3_600_000
+    """Longest pause."""
     give_up_hours: Positive = 72
+    """A message that could not be delivered for so long is dead: ``headwater alerts redeliver``."""
     max_outbox: Positive = 100_000
+    """Messages kept ready in memory; beyond, the outbox waits in Kafka."""
 
 
 class TwinPath(Section):
     """Kind and policy of the twin fields that a glob matches; the first match counts."""
 
     path: str
+    """Glob over field paths, such as ``desired.*``."""
     kind: Literal["register"] = "register"
+    """Registers only, today."""
     policy: Literal["latest", "edge-wins", "cloud-wins", "min", "max", "keep-all"] = "latest"
+    """Which of concurrent values is shown; all are kept in the ledger."""
 
 
 class Twins(Section):
@@ -257,13 +320,15 @@ class Twins(Section):
 
     paths: list[TwinPath] = []
     max_fields: Positive = 512
+    """Of one twin."""
     max_value_bytes: Positive = 65_536
+    """Of one field."""
     max_bytes: Positive = 262_144
     """All values of a twin together; a sync message must fit into a Kafka record."""
     max_ledger_bytes: Positive = 131_072
     """Conflicts kept per device, the newest."""
     skew_ms: Ms = 300_000
-    ledger_days: Positive = 90
+    """A clock stamp further ahead than this does not move the clock of who receives it."""
     max_live: Positive = 1_024
     """Twins of a partition kept ready as Docs; the others wait as bytes."""
 
@@ -272,153 +337,42 @@ class Edge(Section):
     """One edge node: a site."""
 
     tenant: str = "default"
+    """Whose site it is."""
     site: str = "default"
+    """Name of the site."""
     data: Path = Path(".headwater/edge")
+    """Where the durable log lives."""
     devices: list[str] = []
     """Devices whose twins are synced from the start; any that is edited here is added."""
     retry_min_ms: Positive = 200
+    """First pause after a lost link; it doubles, with jitter."""
     retry_max_ms: Positive = 30_000
+    """Longest pause."""
 
 
 class Ops(Section):
     """Health and metrics of each process: ``/healthz``, ``/readyz``, ``/metrics``."""
 
     host: str = "127.0.0.1"
+    """Address to bind; loopback unless told otherwise."""
     gateway_port: int = 8101
+    """Of the gateway."""
     worker_port: int = 8102
+    """Of the worker."""
     sink_port: int = 8103
+    """Of the sink."""
     alerts_port: int = 8104
+    """Of the alerts process."""
     api_port: int = 8105
+    """Of the API; it serves twins too."""
     edge_port: int = 8106
+    """Of the edge node; it serves twins too."""
 
 
 class Log(Section):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
     json_lines: bool | None = None
     """Default: JSON unless the log goes to a terminal."""
-
-
-class Settings(BaseSettings):
-    """All settings of Headwater."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="HEADWATER_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
-
-    kafka: str = "127.0.0.1:9092"
-    """Bootstrap servers, ``host:port[,host:port]``."""
-    mqtt: str = "mqtt://127.0.0.1:1883"
-    """``mqtt://host:port`` or ``mqtts://host:port``."""
-    influx: str = "http://127.0.0.1:8086"
-    lake: Path = Path(".headwater/lake")
-    state: Path = Path(".headwater")
-    """Where local servers and small files of this clone live."""
-
-    topics: Topics = Topics()
-    broker: Mqtt = Mqtt()
-    gateway: Gateway = Gateway()
-    mappings: list[Mapping] = []
-    metrics: dict[str, MetricSpec] = {}
-    devices: Devices = Devices()
-    windows: list[Window] = [Window(name="1m", size_ms=60_000)]
-    detection: Detection = Detection()
-    worker: Worker = Worker()
-    sink: Sink = Sink()
-    influxdb: Influx = Influx()
-    rules: list[Rule] = [Rule(name="anomaly")]
-    webhooks: list[Webhook] = []
-    alerts: Alerts = Alerts()
-    twins: Twins = Twins()
-    edge: Edge = Edge()
-    ops: Ops = Ops()
-    log: Log = Log()
-
-    @field_validator("mqtt")
-    @classmethod
-    def _mqtt_address(cls, address: str) -> str:
-        return address if "://" in address else f"mqtt://{address}"
-
-    @field_validator("influx")
-    @classmethod
-    def _influx_address(cls, address: str) -> str:
-        return address if "://" in address else f"http://{address}"
-
-    @model_validator(mode="after")
-    def _unique_names(self) -> Settings:
-        for what in ("windows", "rules", "webhooks"):
-            names = [item.name for item in getattr(self, what)]
-            twice = {name for name in names if names.count(name) > 1}
-            if twice:
-                raise ValueError(f"{what}: the name {sorted(twice)[0]!r} is used twice")
-        return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment first, then what :func:`load` passes from the file."""
-        return env_settings, init_settings
-
-    def fingerprint(self) -> str:
-        """Hash of what decides results (windows, devices, detection, metrics), 12 hex digits."""
-        deciding = self.model_dump(
-            mode="json", include={"windows", "devices", "detection", "metrics", "topics"}
-        )
-        return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-
-
-def config_path() -> Path:
-    """Return where the settings file is looked for."""
-    return Path(os.environ.get("HEADWATER_CONFIG", "headwater.toml"))
-
-
-def load(path: Path | None = None) -> Settings:
-    """Load and check the settings.
-
-    :param path: the file; default :func:`config_path`. A missing default file means defaults.
-    :raises SettingsError: if the file is not TOML, or a value is not what it should be; the
-        message lists every offence with file and line.
-    """
-    wanted = path or config_path()
-    if not wanted.exists():
-        if path is not None or "HEADWATER_CONFIG" in os.environ:
-            raise SettingsError(f"{wanted}: no such file (HEADWATER_CONFIG or --config names it)")
-        toml = TomlFile(wanted, {}, {})
-    else:
-        toml = read_toml(wanted)
-    values = {**_local_services(toml.values), **toml.values}
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise SettingsError(_explain(error, toml)) from error
-
-
-def _local_services(file_values: dict[str, Any]) -> dict[str, Any]:
-    """Addresses of the servers that ``headwater services up`` started in this clone."""
-    state = Path(os.environ.get("HEADWATER_STATE") or file_values.get("state", ".headwater"))
-    found = state / "services.json"
-    if not found.exists():
-        return {}
-    running = orjson.loads(found.read_bytes())
-    return {name: running[name] for name in ("kafka", "mqtt", "influx") if name in running}
-
-
-def _explain(error: ValidationError, toml: TomlFile) -> str:
-    lines = []
-    for problem in error.errors():
-        path = tuple(problem["loc"])
-        dotted = ".".join(str(part) for part in path) or "settings"
-        given = problem.get("input")
-        shown = "" if isinstance(given, dict | list) else f" (found {given!r})"
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message, shown = "unknown setting; check the spelling against docs/settings", ""
-        lines.append(f"{toml.where(path)}: {dotted}: {message}{shown}")
-    return "\n".join(lines)

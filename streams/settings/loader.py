@@ -1,0 +1,186 @@
+"""The one settings object: ``headwater.toml``, overridden by environment variables.
+
+Every field can be set as ``HEADWATER_`` + path with ``__`` between the levels, for example
+``HEADWATER_GATEWAY__LINGER_MS=5``. The file is ``./headwater.toml`` or ``$HEADWATER_CONFIG``.
+Addresses come, in this order, from the environment, the file, the servers that
+``headwater services up`` has started, and the servers' usual ports on loopback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from streams.errors import SettingsError
+from streams.settings.sections import (
+    Alerts,
+    Detection,
+    Devices,
+    Edge,
+    Gateway,
+    Influx,
+    Log,
+    Mapping,
+    MetricSpec,
+    Mqtt,
+    Ops,
+    Rule,
+    Sink,
+    Topics,
+    Twins,
+    Webhook,
+    Window,
+    Worker,
+)
+from streams.toml_lines import TomlFile, read_toml
+
+_SERVERS = ("kafka", "mqtt", "influx")
+
+
+class Settings(BaseSettings):
+    """All settings of Headwater."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEADWATER_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    kafka: str = "127.0.0.1:9092"
+    """Bootstrap servers, ``host:port[,host:port]``."""
+    mqtt: str = "mqtt://127.0.0.1:1883"
+    """``mqtt://host:port`` or ``mqtts://host:port``."""
+    influx: str = "http://127.0.0.1:8086"
+    """Address of InfluxDB."""
+    lake: Path = Path(".headwater/lake")
+    """Folder of the Delta tables."""
+    state: Path = Path(".headwater")
+    """Where local servers and small files of this clone live."""
+
+    topics: Topics = Topics()
+    broker: Mqtt = Mqtt()
+    gateway: Gateway = Gateway()
+    mappings: list[Mapping] = []
+    metrics: dict[str, MetricSpec] = {}
+    devices: Devices = Devices()
+    windows: list[Window] = [Window(name="1m", size_ms=60_000)]
+    detection: Detection = Detection()
+    worker: Worker = Worker()
+    sink: Sink = Sink()
+    influxdb: Influx = Influx()
+    rules: list[Rule] = [Rule(name="anomaly")]
+    webhooks: list[Webhook] = []
+    alerts: Alerts = Alerts()
+    twins: Twins = Twins()
+    edge: Edge = Edge()
+    ops: Ops = Ops()
+    log: Log = Log()
+
+    @field_validator("mqtt")
+    @classmethod
+    def _mqtt_address(cls, address: str) -> str:
+        return address if "://" in address else f"mqtt://{address}"
+
+    @field_validator("influx")
+    @classmethod
+    def _influx_address(cls, address: str) -> str:
+        return address if "://" in address else f"http://{address}"
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Settings:
+        for what in ("windows", "rules", "webhooks"):
+            names = [item.name for item in getattr(self, what)]
+            twice = {name for name in names if names.count(name) > 1}
+            if twice:
+                raise ValueError(f"{what}: the name {sorted(twice)[0]!r} is used twice")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then what :func:`load` passes from the file."""
+        return env_settings, init_settings
+
+    def fingerprint(self) -> str:
+        """Hash of what decides results (windows, devices, detection, metrics), 12 hex digits."""
+        deciding = self.model_dump(
+            mode="json", include={"windows", "devices", "detection", "metrics", "topics"}
+        )
+        return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+
+
+def config_path() -> Path:
+    """Return where the settings file is looked for."""
+    return Path(os.environ.get("HEADWATER_CONFIG", "headwater.toml"))
+
+
+def load(path: Path | None = None) -> Settings:
+    """Load and check the settings.
+
+    :param path: the file; default :func:`config_path`. A missing default file means defaults.
+    :raises SettingsError: if the file is not TOML, or a value is not what it should be; the
+        message lists every offence with file and line.
+    """
+    wanted = path or config_path()
+    if not wanted.exists():
+        if path is not None or "HEADWATER_CONFIG" in os.environ:
+            raise SettingsError(f"{wanted}: no such file (HEADWATER_CONFIG or --config names it)")
+        toml = TomlFile(wanted, {}, {})
+    else:
+        toml = read_toml(wanted)
+    values = {**_local_services(toml.values), **toml.values}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, toml)) from error
+
+
+def named_servers() -> dict[str, str]:
+    """Return the addresses of existing servers that the environment or the file names.
+
+    :raises SettingsError: if the file is not TOML.
+    """
+    path = config_path()
+    values = read_toml(path).values if path.exists() else {}
+    named = {
+        name: os.environ.get(f"HEADWATER_{name.upper()}") or values.get(name) for name in _SERVERS
+    }
+    return {name: str(address) for name, address in named.items() if address}
+
+
+def _local_services(file_values: dict[str, Any]) -> dict[str, Any]:
+    """Addresses of the servers that ``headwater services up`` started in this clone."""
+    state = Path(os.environ.get("HEADWATER_STATE") or file_values.get("state", ".headwater"))
+    found = state / "services.json"
+    if not found.exists():
+        return {}
+    running = orjson.loads(found.read_bytes())
+    return {name: running[name] for name in _SERVERS if name in running}
+
+
+def _explain(error: ValidationError, toml: TomlFile) -> str:
+    lines = []
+    for problem in error.errors():
+        path = tuple(problem["loc"])
+        dotted = ".".join(str(part) for part in path) or "settings"
+        given = problem.get("input")
+        shown = "" if isinstance(given, dict | list) else f" (found {given!r})"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message, shown = "unknown setting; check the spelling against docs/settings", ""
+        lines.append(f"{toml.where(path)}: {dotted}: {message}{shown}")
+    return "\n".join(lines)

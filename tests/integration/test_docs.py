@@ -1,0 +1,129 @@
+"""The programs that the documentation shows, run as they stand there (host and port changed)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+
+import httpx
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaProducer
+from standardwebhooks.webhooks import Webhook as Signer
+
+from streams.adapters import frames
+from streams.adapters.rejected import rejected_record
+from streams.agents.readings import make_readings
+from streams.alerts.secrets import new_secret
+from streams.core.readings import Labels, Readings
+from streams.errors import DecodeError
+from streams.services.ports import free_port, is_open
+from streams.settings import Settings
+from streams.testing import Driver
+from tests.documents import titled
+from tests.waiting import eventually
+
+
+def readings(device):
+    n = 3
+    return Readings(
+        *(Labels.constant(name, n) for name in ("t", "s", device, "m")),
+        np.asarray([1_000, 61_000, 121_000], np.int64),
+        np.full(n, 130_000, np.int64),
+        np.asarray([1.5, 2.5, 3.5]),
+        np.zeros(n, np.uint8),
+        np.full(n, -1, np.int64),
+        np.full(n, -1, np.int64),
+        {},
+        {},
+    )
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Run a program of a page; returns a function that reads what it has printed so far."""
+    started = []
+
+    def run(page, title, *arguments, replace=()):
+        code = titled(page, title)
+        for old, new in replace:
+            assert old in code
+            code = code.replace(old, new)
+        (tmp_path / title).write_text(code)
+        out = (tmp_path / f"{title}.out").open("wb")
+        interpreter = shutil.which("node") if title.endswith(".mjs") else sys.executable
+        command = [interpreter, str(tmp_path / title), *map(str, arguments)]
+        started.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT))
+        out.close()
+        return (tmp_path / f"{title}.out").read_text
+
+    yield run
+    for child in started:
+        child.kill()
+        child.wait()
+
+
+async def produce(kafka, records):
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        for topic, value, headers in records:
+            await producer.send_and_wait(topic, value, headers=headers)
+
+
+def test_the_readers_of_the_wire_page_read_what_headwater_writes(kafka, program):
+    device = f"doc-{uuid.uuid4().hex[:8]}"
+    frame = frames.encode(readings(device))
+    driver = Driver(make_readings(Settings()), partition=0, partitions=1)
+    driver.append(frame, at_ms=130_000)
+    driver.run()
+    refused = rejected_record(
+        b"not json",
+        DecodeError("malformed-json", device),
+        source="mqtt:a/b",
+        received_ms=1,
+        max_bytes=100,
+    )
+    records = [("readings", frame, []), ("rejected", refused.value, list(refused.headers.items()))]
+    records += [("aggregates", value, []) for value in driver.values("aggregates")]
+    asyncio.run(produce(kafka, records))
+    where = [("127.0.0.1:9092", kafka)]
+    seen = program("wire.md", "read_readings.py", replace=where)
+    eventually(lambda: f"{device} m 121000 3.5" in seen(), what="a reading printed")
+    seen = program("wire.md", "read_aggregates.py", replace=where)
+    eventually(lambda: f"t {device} m 1m 0 rank 0 mean 1.5" in seen(), what="a window printed")
+    seen = program("wire.md", "read_rejected.py", replace=where)
+    eventually(lambda: f"malformed-json {device} b'not json'" in seen(), what="a refusal printed")
+
+
+@pytest.mark.parametrize("title", ["receive.py", "receive.mjs"])
+def test_the_receivers_of_the_webhooks_page_tell_true_signatures_from_false(
+    title, program, tmp_path
+):
+    if title.endswith(".mjs") and not shutil.which("node"):
+        pytest.skip("node is not installed")
+    secret, port = new_secret(), free_port()
+    (tmp_path / "secret").write_text(secret)
+    seen = program("webhooks.md", title, tmp_path / "secret", port)
+    eventually(lambda: is_open(f"127.0.0.1:{port}"), what="the receiver listening")
+    body = json.dumps({"data": {"why": "ümläut 95 °C"}}).encode()
+
+    def post(content=body, *, at=None, key=secret, message="msg_1"):
+        now = at or datetime.now(tz=UTC)
+        headers = {
+            "webhook-id": message,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Signer(key).sign("msg_1", now, body.decode()),
+        }
+        return httpx.post(f"http://127.0.0.1:{port}/", content=content, headers=headers).status_code
+
+    assert post() == 204
+    eventually(lambda: "ümläut 95 °C" in seen())
+    assert post(body + b" ") == 401
+    assert post(key=new_secret()) == 401
+    assert post(message="msg_2") == 401
+    assert post(at=datetime.fromtimestamp(time.time() - 3600, tz=UTC)) == 401
