@@ -84,12 +84,17 @@ class Summary:
 def checks(sent: Counter[Fault], audit: AuditReport, twin: Mapping[str, Any]) -> list[Check]:
     """Return every identity that must hold."""
     copies = sent[Fault.DUPLICATE] // 2
-    readings = sent.total() - sent[Fault.MALFORMED]
     # QoS 1 may deliver again what was not yet acknowledged: only duplicates may be more.
-    again = audit.received - readings
+    again = max(0, _of(audit, "duplicate") - copies)
+    judged = sum(audit.classes.values())
     return [
-        Check("in Kafka = sent + delivered again", readings + again, audit.received),
-        Check("duplicates = sent twice + again", copies + again, _of(audit, "duplicate")),
+        Check(
+            "sent (+ delivered again) = accepted + duplicate + late + quarantined + rejected",
+            sent.total() + again,
+            judged + audit.refused_records,
+        ),
+        Check("readings in Kafka = those judged", audit.received, judged),
+        Check("duplicates = sent twice + delivered again", copies + again, _of(audit, "duplicate")),
         Check("late = sent too late", sent[Fault.LATE], _of(audit, "late")),
         Check("quarantined = a year ahead", sent[Fault.WRONG_CLOCK], _of(audit, "quarantined")),
         Check("rejected = malformed", sent[Fault.MALFORMED], audit.refused_records),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from streams.adapters import frames
+from streams.adapters.log_reader import read_all
+from streams.adapters.results import read_table
 from streams.core.readings import Labels, Readings
+from tests.conftest import Servers
 from tests.integration.gateway_child import (
     Arrived,
     GatewayChild,
@@ -132,18 +136,52 @@ async def test_bad_input_is_rejected_with_its_bytes_and_a_reason_and_good_input_
     assert child.ready() == (True, "readings flow")
 
 
-async def test_a_clock_a_year_ahead_passes_the_gateway(
-    child: GatewayChild, mqtt: str, prefix: str, arrived: Arrived
+async def test_a_clock_a_year_ahead_ends_in_quarantine_and_moves_no_window(
+    child: GatewayChild,
+    mqtt: str,
+    kafka: str,
+    prefix: str,
+    *,
+    servers: Servers,
+    processes: Callable[..., object],
+    tmp_path: Path,
 ) -> None:
-    device, t_ms = unique("ahead"), int(time.time() * 1000) + YEAR_MS
+    device, now_ms = unique("ahead"), int(time.time() * 1000)
+    minute_ms = now_ms // 60_000 * 60_000
+    processes("worker", env=servers.env(tmp_path, HEADWATER_WORKER__ID=unique("worker")))
     with publisher(mqtt) as client:
-        publish(client, f"{prefix}/json/{device}", f'{{"t_ms": {t_ms}, "a": 1}}')
+        for t_ms, value in [
+            (minute_ms - 120_000, 1),
+            (now_ms + YEAR_MS, 99),
+            (minute_ms - 119_000, 2),
+            (minute_ms, 3),
+        ]:
+            publish(client, f"{prefix}/json/{device}", f'{{"t_ms": {t_ms}, "a": {value}}}')
+    found: dict[str, list[Any]] = {"quarantine": [], "aggregates": []}
 
-        async def found() -> bool:
-            await arrived.read()
-            return bool(arrived.of(device))
+    async def told() -> bool:
+        for records in found.values():
+            records.clear()
+        async for record in read_all(kafka, list(found)):
+            found[record.topic].append(record)
+        found["aggregates"] = [
+            row
+            for record in found["aggregates"]
+            for row in read_table(record.value).to_pylist()
+            if row["device"] == device and row["rank"] >= 0
+        ]
+        found["quarantine"] = [
+            record
+            for record in found["quarantine"]
+            if dict(record.headers)["hw-device"] == device.encode()
+        ]
+        return bool(found["quarantine"] and found["aggregates"])
 
-        await eventually_async(found)
-    frame = next(r for _, r in arrived.readings if device in r.device.values)
-    assert frame.t_ms.tolist() == [t_ms]
-    assert child.metric("in_flight_messages") == 0
+    await eventually_async(told, within_s=60)
+    (refused,) = found["quarantine"]
+    headers = dict(refused.headers)
+    assert headers["hw-reason"] == b"clock-ahead"
+    assert b"is the device's clock wrong?" in headers["hw-detail"]
+    assert frames.decode(refused.value).t_ms.tolist() == [now_ms + YEAR_MS]
+    (window,) = found["aggregates"]
+    assert (window["count"], window["sum"], window["rank"]) == (2, 3.0, 0)
