@@ -47,6 +47,7 @@ docs: setup
 # uv.lock would name registry hosts; a hashed requirements file names none.
 lock: setup
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --constraint requirements.lock -o deploy/requirements.lock pyproject.toml
 
 clean:
 	test ! -x $(BIN)/headwater || $(BIN)/headwater services down

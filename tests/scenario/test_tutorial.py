@@ -137,7 +137,9 @@ def test_a_device_of_ones_own_is_on_screen_after_ten_lines_of_settings(newcomer)
 
     eventually(windows, within_s=60, every_s=1, what="a window of one's own on screen")
     eventually(
-        lambda: "boiler-1" in newcomer.type(command("lake query"), fails="the lake is empty"),
+        lambda: (
+            "boiler-1" in newcomer.type(command("lake query"), fails="the sink process fills it")
+        ),
         within_s=60,
         every_s=2,
     )
