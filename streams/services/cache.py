@@ -32,7 +32,7 @@ def installed(name: str, version: str, install: Callable[[Path], None]) -> Path:
     if is_whole(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_suffix(".lock")):
+    with locked(target.with_name(f"{target.name}.lock")):
         if is_whole(target):
             return target
         shutil.rmtree(target, ignore_errors=True)
@@ -48,7 +48,12 @@ def installed(name: str, version: str, install: Callable[[Path], None]) -> Path:
 def is_whole(folder: Path) -> bool:
     """Whether a folder holds just what its manifest says: names, sizes and hashes."""
     manifest = folder / _MANIFEST
-    return manifest.exists() and orjson.loads(manifest.read_bytes()) == _sums(folder)
+    if not manifest.exists():
+        return False
+    try:
+        return bool(orjson.loads(manifest.read_bytes()) == _sums(folder))
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _sums(folder: Path) -> dict[str, str]:
@@ -60,7 +65,8 @@ def _sums(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file: one process at a time."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

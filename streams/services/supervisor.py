@@ -11,6 +11,7 @@ import httpx
 import orjson
 
 from streams.services import influx, kafka, mosquitto
+from streams.services.cache import locked
 from streams.services.ports import is_open
 from streams.services.process import Running, start, stop, wait_ready
 from streams.settings import Settings, named_servers
@@ -19,6 +20,7 @@ NAMES = ("kafka", "mqtt", "influx")
 _READY_S = 90.0
 _COMMANDS = {"kafka": kafka.command, "mqtt": mosquitto.command, "influx": influx.command}
 _FILE = "services.json"
+_LOCK = "services.lock"
 
 Report = Callable[[str, str], None]
 """Called with the name of a server and what happens to it."""
@@ -53,18 +55,20 @@ def up(state: Path, only: Sequence[str] = NAMES, *, report: Report = _quiet) -> 
     :raises ServiceError: if one cannot be installed or does not become ready.
     """
     state = state.absolute()
-    running = _read(state)
-    for name in only:
-        existing = named(name)
-        if existing:
-            report(name, f"using {existing}")
-        elif name in running and running[name].alive():
-            report(name, f"already runs at {running[name].address}")
-        else:
-            report(name, "starting (a first start installs it)")
-            running[name] = _start(name, state / name)
-            _write(state, running)
-            report(name, f"ready at {running[name].address}")
+    state.mkdir(parents=True, exist_ok=True)
+    with locked(state / _LOCK):
+        running = _read(state)
+        for name in only:
+            existing = named(name)
+            if existing:
+                report(name, f"using {existing}")
+            elif name in running and running[name].alive():
+                report(name, f"already runs at {running[name].address}")
+            else:
+                report(name, "starting (a first start installs it)")
+                running[name] = _start(name, state / name)
+                _write(state, running)
+                report(name, f"ready at {running[name].address}")
     return {name: named(name) or running[name].address for name in only}
 
 
