@@ -76,15 +76,18 @@ class ShardStore:
         A key without any whole piece was being written for the first time when its writer
         died: nothing was committed on the strength of it, and the log is read again.
         """
-        found: dict[tuple[str, bytes, int], dict[int, bytes]] = {}
+        # A slot may hold left-over chunks of an older, longer piece: a piece is the chunks that
+        # carry the same head.
+        found: dict[tuple[str, bytes, int, bytes], dict[int, bytes]] = {}
         for raw, value in self.table.items():
             partition, key, incarnation, slot, chunk = split_key(raw)
             if partition == self.partition and value:
                 self._held.setdefault(key, set()).add(raw)
-                found.setdefault((key, incarnation, slot), {})[chunk] = value
+                head, content = value[: _HEAD.size], value[_HEAD.size :]
+                found.setdefault((key, incarnation, slot, head), {})[chunk] = content
         newest: dict[str, Piece] = {}
-        for (key, _, _), chunks in found.items():
-            piece = _assemble(key, chunks)
+        for (key, _, _, head), chunks in found.items():
+            piece = _assemble(key, head, chunks)
             if piece and (key not in newest or piece.stamp > newest[key].stamp):
                 newest[key] = piece
         return list(newest.values())
@@ -143,12 +146,10 @@ def _prefix(partition: int, key: str) -> bytes:
     return _SEPARATOR.join([str(partition).encode(), key.encode(), b""])
 
 
-def _assemble(key: str, chunks: Mapping[int, bytes]) -> Piece | None:
-    heads = {_HEAD.unpack_from(value) for value in chunks.values()}
-    if len(heads) != 1:
-        return None
-    stamp, count, length = heads.pop()
+def _assemble(key: str, head: bytes, chunks: Mapping[int, bytes]) -> Piece | None:
+    """Return a piece if all its chunks are there."""
+    stamp, count, length = _HEAD.unpack(head)
     if set(chunks) != set(range(count)):
         return None
-    state = b"".join(chunks[i][_HEAD.size :] for i in range(count))
+    state = b"".join(chunks[i] for i in range(count))
     return Piece(key, stamp, state) if len(state) == length else None
