@@ -13,9 +13,14 @@ import orjson
 import psutil
 import pyarrow as pa
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from streams.services import supervisor
+from tests.waiting import eventually_async
+
+
+async def assigned(consumer, topics):
+    return {place.topic for place in consumer.assignment()} == set(topics)
 
 
 async def count_kafka(kafka):
@@ -23,7 +28,8 @@ async def count_kafka(kafka):
     topics = ("readings", "aggregates", "rejected", "late", "quarantine")
     rows, windows = Counter(), {}
     async with AIOKafkaConsumer(*topics, bootstrap_servers=kafka) as consumer:
-        places = [TopicPartition(t, p) for t in topics for p in consumer.partitions_for_topic(t)]
+        await eventually_async(lambda: assigned(consumer, topics))
+        places = sorted(consumer.assignment())
         ends = await consumer.end_offsets(places)
         await consumer.seek_to_beginning(*places)
         while any([await consumer.position(place) < ends[place] for place in places]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from paho.mqtt import client as mqtt
 
 from streams.demo.processes import read_procfile
 from streams.errors import ServiceError
-from streams.services import mosquitto
+from streams.services import influx, kafka, mosquitto
 from streams.services.ports import free_port, is_open
 from streams.settings import load
 from tests.waiting import eventually
@@ -56,14 +57,61 @@ def test_no_password_has_a_value_or_a_default(compose):
     assert "deploy/secrets/" in (ROOT / ".gitignore").read_text()
 
 
-def test_every_server_is_watched_and_ours_run_without_privileges(compose):
+def test_every_service_is_watched_and_has_no_privileges(compose):
+    one_shot = {
+        name
+        for service in compose["services"].values()
+        for name, on in service.get("depends_on", {}).items()
+        if on["condition"] == "service_completed_successfully"
+    }
+    assert one_shot == {"topics"}
     for name, service in compose["services"].items():
-        assert "healthcheck" in service or name == "topics"
-        assert "no-new-privileges:true" in service["security_opt"]
-        assert service["mem_limit"]
-        if service["image"] == "headwater":
-            assert service["read_only"]
-            assert service["cap_drop"] == ["ALL"]
+        assert ("healthcheck" in service) != (name in one_shot), name
+        assert service["restart"] == ("no" if name in one_shot else "unless-stopped"), name
+        assert not re.match(r"(root|0+)(:|$)", service["user"]), name
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert service["mem_limit"], name
+        assert not service.keys() & {"privileged", "cap_add", "network_mode", "pid", "ipc"}, name
+
+
+def test_health_is_asked_where_each_process_answers(compose):
+    ops = load(DEPLOY / "headwater.toml").ops
+    for name in read_procfile():
+        test = " ".join(compose["services"][name]["healthcheck"]["test"])
+        assert f"//127.0.0.1:{getattr(ops, f'{name}_port')}/" in test, name
+    assert ops.host == "0.0.0.0"  # or the published ports would lead nowhere
+
+
+def test_no_two_gateways_share_a_session_and_none_loses_its_own(compose):
+    gateways = [s for s in compose["services"].values() if s.get("command") == ["gateway"]]
+    assert len(gateways) >= 2
+    for key in ("hostname", "container_name"):
+        assert len({gateway[key] for gateway in gateways}) == len(gateways)
+
+
+def test_the_servers_are_set_as_those_of_the_tests(compose):
+    def environment(name):
+        return compose["services"][name]["environment"]
+
+    ours = dict(line.split("=", 1) for line in kafka._SETTINGS.splitlines())
+    for name in ("listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs"):
+        del ours[name]
+    theirs = environment("kafka")
+    assert {key: theirs["KAFKA_" + key.upper().replace(".", "_")] for key in ours} == ours
+
+    ours = tomllib.loads(influx._SETTINGS)
+    theirs = environment("influxdb")
+    for section in ("data", "http", "monitor"):
+        for key, value in ours[section].items():
+            if not key.endswith(("dir", "bind-address")):
+                variable = f"INFLUXDB_{section}_{key}".upper().replace("-", "_")
+                assert theirs[variable] == (value if isinstance(value, str) else str(value).lower())
+
+    own_ways = ("listener", "allow_anonymous", "persistence_location", "log", "connection")
+    ours = {s for s in mosquitto._SETTINGS.splitlines() if not s.startswith(own_ways)}
+    assert ours <= set((DEPLOY / "mosquitto.conf").read_text().splitlines())
 
 
 def test_the_image_is_pinned_hashed_and_not_root():
@@ -94,6 +142,24 @@ def test_the_settings_of_the_containers_load(compose):
     secrets = {f"/run/secrets/{name}" for name in compose["secrets"]}
     assert str(settings.broker.password_file) in secrets
     assert str(settings.influxdb.token_file) in secrets
+
+
+def test_what_a_process_writes_is_writable_and_what_must_last_is_in_a_volume(compose):
+    settings = load(DEPLOY / "headwater.toml")
+
+    def mounts(name):
+        service = compose["services"][name]
+        temporary = {Path(mount.split(":")[0]) for mount in service["tmpfs"]}
+        volumes = [mount.split(":") for mount in service.get("volumes", [])]
+        return temporary, {Path(v[1]) for v in volumes if v[0] in compose["volumes"]}
+
+    for name in ("worker", "alerts"):
+        # The very mount: Faust makes a folder in it, but no parents.
+        assert settings.state in mounts(name)[0]
+    for name, folder in (("sink", settings.lake), ("edge", settings.edge.data)):
+        assert set(folder.parents) & mounts(name)[1]
+    for name in ("kafka", "mosquitto", "influxdb"):
+        assert mounts(name)[1]
 
 
 def test_the_broker_refuses_whoever_has_no_password(tmp_path):
