@@ -118,13 +118,17 @@ class Consumer(base.Consumer):
         if tp.topic not in self._batch_topics:
             await super()._add_gap(tp, offset_from, offset_to)
 
-    async def begin_offset(self, tp: TP) -> int:
-        """Return the offset that reading begins at: the committed one, or else the earliest."""
+    async def begin_offsets(self, tps: Iterable[TP]) -> Mapping[TP, int]:
+        """Return the offsets that reading begins at: the committed, or else the earliest ones.
+
+        Ask for many at once: the earliest offsets may wait behind a fetch that waits for data.
+        """
         consumer = self._thread._ensure_consumer()
-        committed = await self._thread.call_thread(consumer.committed, tp)
-        if committed is not None:
-            return int(committed)
-        return int((await self.earliest_offsets(tp))[tp])
+        committed = {tp: await self._thread.call_thread(consumer.committed, tp) for tp in tps}
+        unread = [tp for tp, offset in committed.items() if offset is None]
+        earliest = await self.earliest_offsets(*unread) if unread else {}
+        known = {tp: int(offset) for tp, offset in committed.items() if offset is not None}
+        return known | {tp: int(earliest[tp]) for tp in unread}
 
     async def commit_position(self, tp: TP, offset: int) -> bool:
         """Commit *offset* as the next to read, if the partition is still ours.

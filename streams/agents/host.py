@@ -71,6 +71,8 @@ class HostOptions:
     checkpoint_ms: int
     silent_ms: int
     keys_per_checkpoint: int = 1_024
+    stalled_ms: int = 2_000
+    """A partition that is behind and brings nothing for so long is read again."""
 
 
 class PartitionHost:
@@ -91,6 +93,7 @@ class PartitionHost:
         self._options = options
         self._runs: dict[int, Run] = {}
         self._opening = asyncio.Lock()
+        self._begin: tuple[int, Mapping[TP, int]] = (-1, {})
 
     async def take(self, event: EventT[Any]) -> None:
         """Fold one batch of records and produce what the logic makes of it."""
@@ -123,8 +126,12 @@ class PartitionHost:
             behind = self._behind(run)
             _LAG.labels(self._topic, str(run.tp.partition)).set(behind)
             self._maybe_checkpoint(run)
-            silent = now - run.heard_at >= self._options.silent_ms / 1000
-            if silent and not behind and run.logic.wants_time():
+            silent_ms = (now - run.heard_at) * 1000
+            if behind and silent_ms >= self._options.stalled_ms:
+                # Faust let the last batch fall: no later one comes that would show the gap.
+                run.heard_at = now
+                await self._read_again(run)
+            elif not behind and silent_ms >= self._options.silent_ms and run.logic.wants_time():
                 run.heard_at = now
                 _MARKERS.labels(self._topic).inc()
                 marker = {TIME_MARKER_HEADER: b"1"}
@@ -136,6 +143,7 @@ class PartitionHost:
             if run.checkpoint is not None:
                 run.checkpoint.cancel()
         self._runs.clear()
+        self._begin = (-1, {})
 
     async def _follows(self, run: Run, first: int) -> bool:
         """Return whether a batch follows on what was folded; send the reader back if not."""
@@ -153,10 +161,13 @@ class PartitionHost:
                 )
             return True
         if step is Step.SEEK:
-            _REREAD.labels(self._topic).inc()
-            _log.info("reading again", tp=str(run.tp), expected=expected, found=first)
-            await self._app.consumer.seek_wait({run.tp: expected})
+            await self._read_again(run)
         return False
+
+    async def _read_again(self, run: Run) -> None:
+        _REREAD.labels(self._topic).inc()
+        _log.info("reading again", tp=str(run.tp), expected=run.position.expected)
+        await self._app.consumer.seek_wait({run.tp: run.position.expected})
 
     async def _run_of(self, tp: TP, generation: int) -> Run:
         async with self._opening:
@@ -168,7 +179,7 @@ class PartitionHost:
             return run
 
     async def _open(self, tp: TP, generation: int) -> Run:
-        begin = await cast(Consumer, self._app.consumer).begin_offset(tp)
+        begin = await self._begin_offset(tp, generation)
         partitions = self._app.consumer.topic_partitions(self._topic) or tp.partition + 1
         logic = self._factory(tp.partition, partitions)
         store = ShardStore(self._table, tp.partition, os.urandom(8).hex().encode())
@@ -184,6 +195,14 @@ class PartitionHost:
             newest_stamp=max((p.stamp for p in pieces), default=-1),
         )
         return Run(tp, generation, logic, store, Continuity(begin), heard_at=time.monotonic())
+
+    async def _begin_offset(self, tp: TP, generation: int) -> int:
+        """Return where *tp* begins; asked once per assignment, for all partitions of the topic."""
+        if self._begin[0] != generation or tp not in self._begin[1]:
+            consumer = cast(Consumer, self._app.consumer)
+            mine = {other for other in consumer.assignment() if other.topic == tp.topic}
+            self._begin = generation, await consumer.begin_offsets({tp, *mine})
+        return self._begin[1][tp]
 
     async def _send(self, produce: Produce) -> Awaitable[Any]:
         headers: Mapping[str, bytes] = produce.headers

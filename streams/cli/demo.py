@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,26 +37,38 @@ def demo(
     from streams.settings import load
 
     console = Console(stderr=json)
-    state = load().state / "demo"
+    state = load().state.absolute() / "demo"
     summary = run_demo(state, console, scale=scale, seed=seed, keep=keep)
     if json:
         print(orjson.dumps(summary.as_json()).decode())
     else:
         console.print(render(summary))
-        _where_next(console, str(state), keep=keep)
+        _where_next(console, state, keep=keep)
     if not summary.holds:
         raise typer.Exit(1)
 
 
-def _where_next(console: Console, state: str, *, keep: bool) -> None:
-    here = f"HEADWATER_CONFIG={state}/headwater.toml HEADWATER_STATE={state}"
-    query = '"SELECT device, count(*) FROM readings GROUP BY device"'
-    console.print("[bold]Where to look next[/]")
-    console.print(f"  HEADWATER_LAKE={state}/lake {here} headwater lake query {query}")
-    console.print(f"  logs of every process: {state}/logs; the settings: {state}/headwater.toml")
-    if not keep:
-        console.print("  make demo KEEP=1 leaves everything running to look around")
-        return
-    console.print(f"  {here} headwater inspect aggregates --device press-7")
-    console.print(f"  {here} headwater alerts list")
-    console.print(f"  to end: kill $(cat {state}/pids); {here} headwater services down")
+def _where_next(console: Console, state: Path, *, keep: bool) -> None:
+    from streams.demo.scene import ENV_FILE, PIDS_FILE
+
+    def tell(line: str) -> None:
+        # To be copied: neither broken into lines nor coloured.
+        console.print(line, soft_wrap=True, highlight=False)
+
+    tell("[bold]Where to look next[/]")
+    tell(f"  . {_shown(state / ENV_FILE)}   # this demo's settings, for the commands below")
+    tell('  headwater lake query "SELECT device, count(*) AS n FROM readings GROUP BY device"')
+    if keep:
+        tell("  headwater inspect aggregates --device press-7")
+        tell("  headwater alerts list")
+        tell("  headwater twin get quarry-00")
+        tell(f"  kill $(cat {_shown(state / PIDS_FILE)}); headwater services down   # ends it all")
+    else:
+        tell("  make demo KEEP=1   # leaves everything running to look around")
+    tell(f"  logs of every process: {_shown(state / 'logs')}/")
+
+
+def _shown(path: Path) -> str:
+    """Return a path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from streams.alerts.secrets import write_secret
+from streams.errors import ServiceError
+from streams.services import supervisor
 from streams.services.ports import HOST, free_port
 
 TENANT = "default"
@@ -15,6 +19,10 @@ FLEET_SITE = "quarry"
 FLEET_METRIC = "vibration"
 FLEET_WINDOW_MS = 10_000
 FLEET_HORIZON_MS = 60_000
+ENV_FILE = "env"
+"""In the demo's folder: what a shell sources so that commands look at the demo."""
+PIDS_FILE = "pids"
+"""The processes of a demo that was left running."""
 _NAMES = ("gateway", "worker", "sink", "alerts", "api", "edge")
 
 _SETTINGS = """# Written by the demo; a copy is a good start for settings of your own.
@@ -77,19 +85,33 @@ class Scene:
     receiver_port: int
     ports: dict[str, int]
 
-    def env(self, addresses: dict[str, str]) -> dict[str, str]:
-        """Return the environment of the processes."""
+    def env(self) -> dict[str, str]:
+        """Return the environment of the processes, but for the addresses of the servers."""
         return {
             "HEADWATER_CONFIG": str(self.config),
             "HEADWATER_STATE": str(self.state),
             "HEADWATER_LAKE": str(self.state / "lake"),
-            **{f"HEADWATER_{name.upper()}": value for name, value in addresses.items()},
             **{f"HEADWATER_OPS__{n.upper()}_PORT": str(p) for n, p in self.ports.items()},
         }
 
+    def write_env(self) -> None:
+        """Write the environment for a shell; the servers are found through the state folder."""
+        programs = shlex.quote(str(Path(sys.executable).parent))
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in self.env().items()]
+        lines.append(f'export PATH={programs}:"$PATH"')
+        (self.state / ENV_FILE).write_text("\n".join(lines) + "\n")
+
 
 def prepare(state: Path) -> Scene:
-    """Make a fresh scene; what an earlier demo left in its folder is removed."""
+    """Make a fresh scene; what an earlier demo left in its folder is removed.
+
+    :raises ServiceError: if an earlier demo still runs in it.
+    """
+    if any(server.alive() for server in supervisor.running(state).values()):
+        raise ServiceError(
+            "a demo that was kept still runs; end it with: "
+            f"kill $(cat {state / PIDS_FILE}); HEADWATER_STATE={state} headwater services down"
+        )
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
     secret, config = state / "webhook.secret", state / "headwater.toml"
@@ -107,4 +129,6 @@ def prepare(state: Path) -> Scene:
             edge=state / "edge",
         )
     )
-    return Scene(state, config, secret, receiver, {name: free_port() for name in _NAMES})
+    scene = Scene(state, config, secret, receiver, {name: free_port() for name in _NAMES})
+    scene.write_env()
+    return scene

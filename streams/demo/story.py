@@ -27,6 +27,7 @@ from streams.demo.scene import (
     FLEET_METRIC,
     FLEET_SITE,
     MACHINES_SITE,
+    PIDS_FILE,
     Scene,
     prepare,
 )
@@ -89,7 +90,7 @@ def run_demo(state: Path, console: Console, *, scale: float, seed: int, keep: bo
             report = _settle(stage)
         if keep:
             pids = " ".join(str(c.process.pid) for c in stage.processes.children.values())
-            (scene.state / "pids").write_text(pids)
+            (scene.state / PIDS_FILE).write_text(pids)
         seconds = time.monotonic() - started
         return _summarise(stage, report, dead_ns, twin, recorded, seconds=seconds)
 
@@ -103,7 +104,8 @@ def _set_stage(
     addresses = supervisor.up(
         scene.state, report=lambda name, what: progress.say(f"[bold]{name}[/] {what}")
     )
-    os.environ.update(scene.env(addresses))
+    named = {f"HEADWATER_{name.upper()}": address for name, address in addresses.items()}
+    os.environ.update(scene.env() | named)
     settings = load()
     asyncio.run(topic_admin.apply(settings.kafka, settings.topics))
     receiver = stack.enter_context(Receiver(scene.secret.read_text().strip(), scene.receiver_port))

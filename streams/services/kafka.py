@@ -64,17 +64,21 @@ def command(root: Path) -> tuple[str, list[str]]:
     settings = root / "server.properties"
     if not settings.exists():
         port, controller = free_port(), free_port()
-        settings.write_text(
+        # Under its final name only when formatted: a start that fails here can be repeated.
+        draft = root / "server.properties.new"
+        draft.write_text(
             _SETTINGS.format(host=HOST, port=port, controller=controller, data=root / "data")
         )
         identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         _run(
             [
                 *("java", "-cp", jars, "kafka.tools.StorageTool"),
-                *("format", "-t", identity, "-c", str(settings)),
+                # In one word: one identity of 64 begins with a dash, as an option does.
+                *("format", f"--cluster-id={identity}", "-c", str(draft)),
             ],
             root,
         )
+        draft.rename(settings)
     found = next(
         line for line in settings.read_text().splitlines() if line.startswith("advertised")
     )

@@ -1,0 +1,123 @@
+"""The host against a consumer that loses batches, without Kafka."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from faust.types import TP
+
+from streams.agents import host as host_module
+from streams.agents.host import HostOptions, PartitionHost
+
+TOPIC = "things"
+FIRST, SECOND = TP(TOPIC, 0), TP(TOPIC, 1)
+
+
+class Logic:
+    """Remembers the offsets it was given."""
+
+    def __init__(self):
+        self.folded = []
+
+    def fold(self, records):
+        self.folded += [record.offset for record in records]
+        return []
+
+    def dirty(self):
+        return {}
+
+    def wants_time(self):
+        return False
+
+
+class Consumer:
+    """A consumer of two partitions; *ends* are their end offsets."""
+
+    def __init__(self, ends):
+        self.ends = ends
+        self.sought = []
+        self.asked = []
+
+    def assignment(self):
+        return set(self.ends)
+
+    def highwater(self, tp):
+        return self.ends[tp]
+
+    def topic_partitions(self, topic):
+        return len(self.ends)
+
+    async def begin_offsets(self, tps):
+        self.asked.append(set(tps))
+        return dict.fromkeys(tps, 0)
+
+    async def seek_wait(self, offsets):
+        self.sought.append(offsets)
+
+
+def batch(tp, *offsets):
+    records = [
+        SimpleNamespace(offset=o, timestamp=o, key=None, value=b"", headers=()) for o in offsets
+    ]
+    return SimpleNamespace(message=SimpleNamespace(tp=tp, generation_id=1, value=records))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = SimpleNamespace(now_s=100.0)
+    monkeypatch.setattr(host_module.time, "monotonic", lambda: clock.now_s)
+    return clock
+
+
+@pytest.fixture
+def setting(clock):
+    consumer = Consumer({FIRST: 0, SECOND: 0})
+    logics = {}
+    app = SimpleNamespace(consumer=consumer, consumer_generation_id=1)
+    options = HostOptions(checkpoint_ms=1000, silent_ms=1000, stalled_ms=5000)
+    make = lambda partition, partitions: logics.setdefault(partition, Logic())  # noqa: E731
+    table = SimpleNamespace(items=dict)
+    return SimpleNamespace(
+        host=PartitionHost(app, TOPIC, make, table, options), consumer=consumer, logics=logics
+    )
+
+
+async def test_a_last_batch_that_was_let_fall_is_read_again(setting, clock):
+    host, consumer = setting.host, setting.consumer
+    await host.take(batch(FIRST, 0, 1))
+    consumer.ends[FIRST] = 5  # 2 to 4 were fetched, and never arrive
+    await host.tick()
+    clock.now_s += 4.9
+    await host.tick()
+    assert consumer.sought == []
+    clock.now_s += 0.2
+    await host.tick()
+    await host.tick()
+    assert consumer.sought == [{FIRST: 2}]
+    await host.take(batch(FIRST, 2, 3, 4))
+    clock.now_s += 60
+    await host.tick()
+    assert setting.logics[0].folded == [0, 1, 2, 3, 4]
+    assert consumer.sought == [{FIRST: 2}]
+
+
+async def test_what_is_read_twice_is_folded_once(setting, clock):
+    host, consumer = setting.host, setting.consumer
+    consumer.ends[FIRST] = 3
+    await host.take(batch(FIRST, 0))
+    clock.now_s += 6
+    await host.tick()
+    await host.take(batch(FIRST, 1, 2))
+    await host.take(batch(FIRST, 1, 2))
+    assert setting.logics[0].folded == [0, 1, 2]
+
+
+async def test_where_partitions_begin_is_asked_once_per_assignment(setting):
+    host, consumer = setting.host, setting.consumer
+    await host.tick()
+    await host.take(batch(SECOND, 0))
+    assert consumer.asked == [{FIRST, SECOND}]
+    host.forget()
+    await host.tick()
+    assert len(consumer.asked) == 2
