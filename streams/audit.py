@@ -18,6 +18,7 @@ import pyarrow as pa
 from streams.adapters.influx import MEASUREMENT, Influx
 from streams.adapters.lake import rows_of
 from streams.adapters.log_reader import read_all
+from streams.agents.window_definitions import definition_of
 from streams.core.readings import TIME_OF_RECEIPT
 from streams.core.windows import Tumbling
 from streams.errors import DecodeError, DeliveryError
@@ -103,11 +104,8 @@ async def audit(settings: Settings, tenant: str | None = None) -> AuditReport:
     """
     log = await _read_log(settings, tenant)
     influx = await _count_influx(settings, tenant) if "influx" in settings.sink.targets else None
-    definitions = [
-        Tumbling(w.name, tuple(w.metrics), w.size_ms, w.offset_ms, w.grace_ms, w.horizon_ms)
-        for w in settings.windows
-    ]
-    return reconcile(log, definitions, influx)
+    definitions = [definition_of(window) for window in settings.windows]
+    return reconcile(log, [d for d in definitions if isinstance(d, Tumbling)], influx)
 
 
 @dataclass(frozen=True, slots=True)

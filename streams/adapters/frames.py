@@ -122,7 +122,9 @@ def _looks_cut(error: Exception) -> bool:
 
 
 def labels_column(labels: Labels) -> pa.Array:
-    """Return labels as a dictionary column."""
+    """Return labels as a dictionary column; a dictionary with more names than rows is shortened."""
+    if len(labels.values) > len(labels.codes):
+        labels = labels.compact()
     return pa.DictionaryArray.from_arrays(
         pa.array(labels.codes, pa.int32()), pa.array(labels.values, pa.string())
     )

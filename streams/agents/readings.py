@@ -16,15 +16,15 @@ from models.core.robust import RobustLevel, RobustParams
 from streams.adapters import frames, results, shard_codec
 from streams.adapters.rejected import rejected_record
 from streams.agents.verdicts import explain_rows
+from streams.agents.window_definitions import definition_of
 from streams.core import snapshots
 from streams.core.classes import Class
 from streams.core.crossings import Crossings
 from streams.core.engine import DeviceRules, Folded, LogRows, StreamEngine
-from streams.core.readings import Labels, Readings, concat_readings
+from streams.core.readings import Labels, Readings
 from streams.core.registry import NEVER
 from streams.core.results import Scores, WindowResults
 from streams.core.segments import running_max_before
-from streams.core.windows import Tumbling
 from streams.errors import DecodeError, StateError
 from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
 from streams.settings import Settings
@@ -61,10 +61,7 @@ class ReadingsLogic:
         self._max_bytes = settings.gateway.max_rejected_bytes
         self._fingerprint = settings.fingerprint()
         self._detection = settings.detection
-        definitions = [
-            Tumbling(w.name, tuple(w.metrics), w.size_ms, w.offset_ms, w.grace_ms, w.horizon_ms)
-            for w in settings.windows
-        ]
+        definitions = [definition_of(window) for window in settings.windows]
         self.engine = StreamEngine(
             definitions,
             DeviceRules(**settings.devices.model_dump()),
@@ -150,7 +147,7 @@ class ReadingsLogic:
             return []
         sizes = [len(readings) for _, _, readings in waiting]
         rows = LogRows(
-            concat_readings([readings for _, _, readings in waiting]),
+            self.engine.registry.concat([readings for _, _, readings in waiting]),
             np.repeat(np.asarray([r.offset for r, _, _ in waiting], np.int64), sizes),
             np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
             np.repeat(np.asarray([clock for _, clock, _ in waiting], np.int64), sizes),
@@ -213,10 +210,10 @@ class ReadingsLogic:
         at, score, expected, spread = at[told], score[told], expected[told], spread[told]
         _SCORES.inc(len(at))
         scores = Scores(
-            tenant=r.tenant.take(at),
-            site=r.site.take(at),
-            device=r.device.take(at),
-            metric=r.metric.take(at),
+            tenant=r.tenant.take(at).compact(),
+            site=r.site.take(at).compact(),
+            device=r.device.take(at).compact(),
+            metric=r.metric.take(at).compact(),
             detector=Labels.constant(RobustLevel.NAME, len(at)),
             t_ms=r.t_ms[at],
             received_ms=r.received_ms[at],
@@ -250,4 +247,4 @@ class ReadingsLogic:
 
     def _series_of(self, shard: int) -> np.ndarray[Any, Any]:
         reg = self.engine.registry
-        return np.flatnonzero(reg.series_of(reg.devices["shard"] == shard))
+        return reg.series_of(reg.devices["shard"] == shard)
