@@ -90,5 +90,4 @@ class Chains:
         self._heads = heads
 
     def _reach(self, owners: Int64 | Int32) -> None:
-        if len(owners):
-            self._heads.grow_to(int(owners.max()) + 1)
+        self._heads.grow_to(int(owners.max(initial=-1)) + 1)

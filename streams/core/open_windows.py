@@ -50,8 +50,8 @@ class OpenWindows:
             return
         device = self._columns["device"][slots]
         self._open.insert(device, slots)
-        self._devices.grow_to(int(device.max()) + 1)
-        np.minimum.at(self._devices["first_close_ms"], device, self._columns["closes_ms"][slots])
+        first_close_ms = self._first_close_ms(device)
+        np.minimum.at(first_close_ms, device, self._columns["closes_ms"][slots])
 
     def count_late(self, slots: Int64, before_ms: Int64) -> None:
         """Count the rows that come after their window's close.
@@ -87,10 +87,7 @@ class OpenWindows:
 
         :param devices: distinct; ``watermark_ms`` int64, one each.
         """
-        if not len(devices):
-            return np.empty(0, np.int64)
-        self._devices.grow_to(int(devices.max()) + 1)
-        some = watermark_ms >= self._devices["first_close_ms"][devices]
+        some = watermark_ms >= self._first_close_ms(devices)[devices]
         at, slots = self._open.walk(devices[some])
         passed = watermark_ms[some][at] >= self._columns["closes_ms"][slots]
         due: Int64 = slots[passed]
@@ -104,7 +101,7 @@ class OpenWindows:
         devices = np.unique(c["device"][slots])
         rest = self.of(devices)
         self._open.clear(devices)
-        self._devices["first_close_ms"][devices] = NEVER
+        self._first_close_ms(devices)[devices] = NEVER
         self.relist(rest[~c["closed"][rest]])
 
     def news(self, slots: Int64, count: Int64) -> Bool:
@@ -117,3 +114,8 @@ class OpenWindows:
     def renumber(self, new: Int64) -> None:
         """Follow a renumbering of windows; only closed ones may have gone."""
         self._open.renumber_items(new)
+
+    def _first_close_ms(self, devices: Int64 | Int32) -> Int64:
+        self._devices.grow_to(int(devices.max(initial=-1)) + 1)
+        first: Int64 = self._devices["first_close_ms"]
+        return first

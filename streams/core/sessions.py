@@ -9,8 +9,8 @@
 
 A session is known by its start. When its start changes, or two sessions become one, each key that
 was told, or was due to be told before the reading came, gets a retraction: so it does not depend
-on the batches whether there is one. A reading that comes after its session's close opens the
-session again, with a greater revision; it is told when the watermark passes its close anew.
+on the batches whether there is one. Once a session was to be told, each further reading is a
+correction of it, also where it moves the session's end beyond the watermark again.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class SessionOperator:
         self._open = OpenWindows(self._columns)
         self._spans: dict[int, list[Span]] = {}
         self._retractions: list[Retraction] = []
+        self._corrected: set[int] = set()
         self._sweep_at = _SWEEP_AT
 
     def takes(self, t_ms: Int64, before_ms: Int64) -> Bool:
@@ -142,7 +143,7 @@ class SessionOperator:
         span.start_ms, span.last_ms = start_ms, max(t_ms, *(s.last_ms for s in met))
         self._write(span)
         if any(closed):
-            self._reopen(span.slot)
+            self._correct(span.slot)
 
     def _retract(self, series: int, span: Span, *, was_closed: bool) -> None:
         c, slot = self._columns, span.slot
@@ -158,15 +159,17 @@ class SessionOperator:
         c["late"][span.slot] += c["late"][other.slot]
         c["joined"][other.slot] = True
         self._open.close(np.asarray([other.slot]))
+        self._corrected.discard(other.slot)
         self._spans[series].remove(other)
 
-    def _reopen(self, slot: int) -> None:
+    def _correct(self, slot: int) -> None:
         c = self._columns
         c["late"][slot] += 1
-        c["idle"][slot] = False
-        if c["closed"][slot]:
-            c["closed"][slot] = False
-            self._open.relist(np.asarray([slot]))
+        if not c["closed"][slot]:
+            self._open.close(np.asarray([slot]))
+        # From now on every reading is a correction, whatever the watermark says.
+        c["idle"][slot] = True
+        self._corrected.add(slot)
 
     def _write(self, span: Span) -> None:
         c, slot = self._columns, span.slot
@@ -183,13 +186,16 @@ class SessionOperator:
 
     def emit(self, devices: Int64 | Int32, watermark_ms: Int64) -> list[WindowResults]:
         """See :class:`~streams.core.operators.Operator`."""
-        told = self._told_retractions()
+        again = np.asarray(sorted(self._corrected), np.int64)
+        self._corrected.clear()
         due = self._open.due(devices, watermark_ms)
         if len(due):
             self._open.close(due)
-            again = self._columns["late"][due] > 0
-            told += self._told(due[~again], "closed") + self._told(due[again], "late")
-        return told
+        return [
+            *self._told_retractions(),
+            *self._told(due, "closed"),
+            *self._told(again, "late"),
+        ]
 
     def show(self, devices: Int64 | Int32) -> list[WindowResults]:
         """See :class:`~streams.core.operators.Operator`."""
