@@ -69,9 +69,11 @@ class Tumbling(Window):
 class Calendar(Window):
     """Windows between given boundaries: days, weeks or months of a time zone.
 
-    ``boundaries_ms`` int64, ascending, covers every time that a reading can have.
+    ``calendar`` names the boundaries: definitions are told apart by it. ``boundaries_ms`` int64,
+    ascending, covers every time that a reading can have.
     """
 
+    calendar: str
     boundaries_ms: Int64 = field(repr=False, compare=False)
 
     @property

@@ -25,7 +25,9 @@ EXTRA = ("first", "last", "delta", "rate", "p50", "p90")
 HOPPING = Hopping(name="hop", size_ms=100, step_ms=40, offset_ms=7, aggregates=EXTRA, **COMMON)
 SESSION = Session(name="session", gap_ms=45, aggregates=EXTRA, **COMMON)
 BOUNDS = np.asarray([0, 50, 180, 200, 420, 421, 700, 10_000], np.int64)
-CALENDAR = Calendar(name="calendar", boundaries_ms=BOUNDS, aggregates=EXTRA, **COMMON)
+CALENDAR = Calendar(
+    name="calendar", calendar="odd", boundaries_ms=BOUNDS, aggregates=EXTRA, **COMMON
+)
 TUMBLING = Tumbling(name="tumbling", size_ms=90, aggregates=EXTRA, **COMMON)
 KINDS = [TUMBLING, CALENDAR, HOPPING, SESSION]
 
