@@ -52,8 +52,10 @@ class _AsRead(dict[Any, Any]):
     """
 
     def __init__(self, fetched: Mapping[Any, Any], batch_topics: frozenset[str]) -> None:
-        super().__init__(fetched)
+        super().__init__()
         self._batch_topics = batch_topics
+        for tp, result in fetched.items():
+            self[tp] = result
 
     def __setitem__(self, tp: Any, result: Any) -> None:
         if tp.topic in self._batch_topics and isinstance(result, FetchResult):
@@ -165,6 +167,14 @@ class Consumer(base.Consumer):
         earliest = await self.earliest_offsets(*unread) if unread else {}
         known = {tp: int(offset) for tp, offset in committed.items() if offset is not None}
         return known | {tp: int(earliest[tp]) for tp in unread}
+
+    def reached(self, tp: TP) -> int | None:
+        """Return the offset that fetching has reached, ``None`` before it has begun."""
+        subscription = self._thread._ensure_consumer()._subscription.subscription
+        if subscription is None or tp not in subscription.assignment.tps:
+            return None
+        state = subscription.assignment.state_value(tp)
+        return int(state.position) if state.has_valid_position else None
 
     async def commit_position(self, tp: TP, offset: int) -> bool:
         """Commit *offset* as the next to read, if the partition is still ours.
