@@ -9,8 +9,9 @@ stops the worker, so that nothing is ever committed that was not stored:
 3. the acknowledgement of each of these records is awaited;
 4. the position is committed: the first offset that a piece still dirty has folded, or X + 1.
 
-Snapshots are taken when a checkpoint begins, so folding goes on while it waits. Every
-assignment discards the partition's memory and loads the stored pieces again.
+A checkpoint stores a slice of what is dirty at a time, each with its own offset, and folding goes
+on while it waits for acknowledgements: so no checkpoint stalls the stream. Every assignment
+discards the partition's memory and loads the stored pieces again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -43,8 +45,14 @@ _MISSING = Counter(
     "headwater_host_missing_offsets", "Offsets that the log no longer holds.", ["topic"]
 )
 _MARKERS = Counter("headwater_host_time_markers", "Time markers appended.", ["topic"])
-_BACKED_UP = 10
-"""A checkpoint that took long is followed by a pause of this many times its duration."""
+_MOST_OF_TIME = 0.1
+"""Share of the time that snapshots of one partition may take: beyond it they come less often."""
+
+
+def _set() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 @dataclass(slots=True)
@@ -57,8 +65,8 @@ class Run:
     store: ShardStore
     position: Continuity
     pending: list[Awaitable[Any]] = field(default_factory=list)
-    sending: bool = False
-    """While results of what was folded are not all in *pending*, no checkpoint may begin."""
+    sent: asyncio.Event = field(default_factory=_set)
+    """Not set while results of what was folded are on their way into *pending*."""
     checkpoint: asyncio.Task[None] | None = None
     due_at: float = 0.0
     heard_at: float = 0.0
@@ -70,7 +78,8 @@ class HostOptions:
 
     checkpoint_ms: int
     silent_ms: int
-    keys_per_checkpoint: int = 1_024
+    slice_ms: int = 10
+    """A checkpoint takes snapshots for so long, and lets the stream go on before it takes more."""
     stalled_ms: int = 2_000
     """A partition that is behind and brings nothing for so long is read again."""
 
@@ -108,10 +117,10 @@ class PartitionHost:
         made = run.logic.fold(fresh)
         run.position.advance(fresh[-1].offset + 1)
         run.heard_at = time.monotonic()
-        run.sending = True
+        run.sent.clear()
         for produce in made:
             run.pending.append(await self._send(produce))
-        run.sending = False
+        run.sent.set()
         _RECORDS.labels(self._topic).inc(len(fresh))
         self._maybe_checkpoint(run)
 
@@ -235,10 +244,7 @@ class PartitionHost:
         now = time.monotonic()
         if run.checkpoint is not None and run.checkpoint.done():
             run.checkpoint = None
-        if run.sending or run.checkpoint is not None:
-            return
-        if now >= run.due_at and run.logic.dirty():
-            run.due_at = now + self._options.checkpoint_ms / 1000
+        if run.checkpoint is None and now >= run.due_at and run.logic.dirty():
             run.checkpoint = asyncio.create_task(self._guarded(run), name=f"checkpoint {run.tp}")
 
     async def _guarded(self, run: Run) -> None:
@@ -252,25 +258,40 @@ class PartitionHost:
                 await self._app.crash(error)
 
     async def _checkpoint(self, run: Run) -> None:
-        started = time.monotonic()
-        stamp = run.position.expected - 1
-        pending, run.pending = run.pending, []
+        """Store all that is dirty by now, the oldest first, slice by slice."""
+        started, busy_s = time.monotonic(), 0.0
         oldest = sorted(run.logic.dirty().items(), key=lambda item: item[1])
-        keys = [key for key, _ in oldest[: self._options.keys_per_checkpoint]]
-        states = {key: run.logic.snapshot(key) for key in keys}
-        position = min(run.logic.dirty().values(), default=stamp + 1)
-        await asyncio.gather(*pending)
-        if self._runs.get(run.tp.partition) is not run:
-            return
-        written = [run.store.write(key, stamp, state) for key, state in states.items()]
-        await acknowledged(future for w in written for future in w.futures)
-        if not await cast(Consumer, self._app.consumer).commit_position(run.tp, position):
-            return
-        run.store.remove(raw for w in written for raw in w.stale)
-        took_s = time.monotonic() - started
-        run.due_at = max(run.due_at, time.monotonic() + _BACKED_UP * (took_s if took_s > 1 else 0))
-        _CHECKPOINT_S.observe(took_s)
-        _STATE_BYTES.labels(self._topic).inc(sum(len(state) for state in states.values()))
+        waiting = deque(key for key, _ in oldest)
+        while waiting:
+            while not run.sent.is_set():
+                await run.sent.wait()
+            # From here to the snapshots nothing is awaited: they belong to one offset.
+            stamp = run.position.expected - 1
+            pending, run.pending = run.pending, []
+            states, took_s = self._snapshots(run, waiting)
+            busy_s += took_s
+            position = min(run.logic.dirty().values(), default=stamp + 1)
+            await asyncio.gather(*pending)
+            if self._runs.get(run.tp.partition) is not run:
+                return
+            written = [run.store.write(key, stamp, state) for key, state in states.items()]
+            await acknowledged(future for w in written for future in w.futures)
+            if not await cast(Consumer, self._app.consumer).commit_position(run.tp, position):
+                return
+            run.store.remove(raw for w in written for raw in w.stale)
+            _STATE_BYTES.labels(self._topic).inc(sum(len(state) for state in states.values()))
+        pause_s = max(self._options.checkpoint_ms / 1000, busy_s / _MOST_OF_TIME)
+        run.due_at = started + pause_s
+        _CHECKPOINT_S.observe(time.monotonic() - started)
+
+    def _snapshots(self, run: Run, waiting: deque[str]) -> tuple[dict[str, bytes], float]:
+        """Take the snapshots of one slice; return them, and the seconds that it took."""
+        began = time.monotonic()
+        states: dict[str, bytes] = {}
+        while waiting and (time.monotonic() - began) * 1000 < self._options.slice_ms:
+            key = waiting.popleft()
+            states[key] = run.logic.snapshot(key)
+        return states, time.monotonic() - began
 
 
 def _from(records: list[LogRecord], expected: int) -> list[LogRecord]:
