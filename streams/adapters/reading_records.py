@@ -212,8 +212,8 @@ class RecordDecoder:
         sizes: list[tuple[int, int]] = []
 
         def flush() -> None:
-            at = [at for at, _ in sizes]
-            parts.append((self._rows.finish(), np.repeat(at, [size for _, size in sizes])))
+            at, size = np.asarray(sizes, np.int64).reshape(-1, 2).T
+            parts.append((self._rows.finish(), np.repeat(at, size)))
             sizes.clear()
 
         for at in places.tolist():

@@ -179,7 +179,6 @@ class PartitionHost:
             return  # It is still to be fetched.
         if reached >= end and run.position.ends_in_a_gap(end):
             # Markers of transactions: nothing comes behind them that would show the gap.
-            _MISSING.labels(self._topic).inc(end - run.position.expected)
             run.position.advance(end)
         else:
             # Faust let the last batch fall: no later one comes that would show the gap.

@@ -110,6 +110,20 @@ def test_no_message_reaches_into_its_neighbours(many, few):
     assert told(RecordDecoder(METRICS, 4).decode(records)) == one_by_one(records)
 
 
+@given(st.one_of(tricky, flat.map(as_json)))
+@settings(max_examples=300, deadline=None)
+@example(b'{"x":99999999999999999999,"x":1}')
+@example(b'{"x":9007199254740993}')
+@example(b'{"x":1,"x":2}')
+@example(b'{"x":true}')
+@example(b'{"t_ms":253402300800000,"x":1}')
+@example(b'{"seq":9223372036854775808,"x":1}')
+@example(b'{"boot":-1,"x":1}')
+def test_many_of_one_odd_message_are_what_each_is_alone(payload):
+    records = [record(at, payload) for at in range(9)]
+    assert told(RecordDecoder(METRICS, 4).decode(records)) == one_by_one(records)
+
+
 @given(st.lists(flat, min_size=8, max_size=40))
 @settings(max_examples=300, deadline=None)
 def test_columns_of_any_shape_are_the_rows_in_their_order(items):

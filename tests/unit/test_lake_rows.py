@@ -52,3 +52,8 @@ def test_every_codec_becomes_rows_with_their_place_and_the_refused_are_named():
         (None, 7, 0), (None, 9, 0), (None, None, 4)
     ]  # fmt: skip
     assert [r.error.reason for r in refused] == ["malformed-json"]
+
+
+def test_a_record_that_is_refused_alone_has_no_rows():
+    table, refused = readings_of(0, [Record(1, 2, b"t/e", b"{")], RecordDecoder({}, 10))
+    assert (len(table), len(refused)) == (0, 1)
