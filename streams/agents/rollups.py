@@ -56,17 +56,17 @@ def make_partials(settings: Settings) -> LogicFactory:
     stage = _Stage(AGGREGATES, ROLLUPS_PARTIAL, _devices)
 
     def factory(partition: int, partitions: int) -> PartitionLogic:
-        return RollupLogic(settings, stage, partition, partitions)
+        return RollupLogic(settings, stage, partition)
 
     return factory
 
 
 def make_groups(settings: Settings) -> LogicFactory:
     """Return the factory of the second stage: from partitions' parts to groups."""
+    stage = _Stage(ROLLUPS_PARTIAL, ROLLUPS, _partitions, settings.topics.partitions)
 
     def factory(partition: int, partitions: int) -> PartitionLogic:
-        stage = _Stage(ROLLUPS_PARTIAL, ROLLUPS, _partitions, max_members=partitions)
-        return RollupLogic(settings, stage, partition, partitions)
+        return RollupLogic(settings, stage, partition)
 
     return factory
 
@@ -74,9 +74,10 @@ def make_groups(settings: Settings) -> LogicFactory:
 class RollupLogic:
     """One stage of all roll-ups on one partition."""
 
-    def __init__(self, settings: Settings, stage: _Stage, partition: int, partitions: int) -> None:
+    def __init__(self, settings: Settings, stage: _Stage, partition: int) -> None:
         self._stage = stage
-        self._partition, self._partitions = partition, partitions
+        self._partition = partition
+        self._partitions = settings.topics.partitions
         self._fingerprint = settings.fingerprint("rollups")
         self._max_bytes = settings.gateway.max_rejected_bytes
         late_ms = settings.devices.disorder_ms + settings.devices.idle_final_ms
@@ -241,7 +242,7 @@ def _devices(record: LogRecord, rollup: RollupSettings) -> Parts:
             "m2": sd * sd * np.maximum(found.count - 1, 0),
             "final": (told & (found.rank >= 0)).astype(np.int64),
             "provisional": (told & (found.rank < 0)).astype(np.int64),
-            "missing": np.zeros(len(found), np.int64),
+            "missing": (~told).astype(np.int64),
         },
     )
     return parts.take(np.flatnonzero(wanted))

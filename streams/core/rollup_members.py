@@ -64,7 +64,7 @@ class Members:
         """Take note of who told a window, in order."""
         self._grow()
         c, v = self.columns, placed.parts.values
-        weight = np.maximum(v["final"] + v["provisional"] + v["missing"], 1)
+        weight = v["final"] + v["provisional"] + v["missing"]
         fresh = offset > self.stamps[c["shard"][placed.owner]]
         columns = (placed.owner, placed.track, placed.parts.start_ms, weight, placed.keep_ms)
         rows = zip(*(column[fresh].tolist() for column in columns), strict=True)
@@ -85,7 +85,7 @@ class Members:
         """Return how many members are missing in each window.
 
         :param at_ms: int64[n], the log time of the question.
-        :param present: the parts with a result, per window.
+        :param present: the parts that have told something, per window: they speak for themselves.
         """
         c = self.columns
         order = np.argsort(c["track"], kind="stable")

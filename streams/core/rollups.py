@@ -158,9 +158,8 @@ class Rollup:
         rows, of = cells.rows_of(due)
         parts = {name: cells.rows[name][rows] for name in VALUES}
         found = combine(of, len(due), parts)
-        live = np.flatnonzero(parts["count"] > 0)
-        edges = np.searchsorted(of[live], np.arange(len(due) + 1))
-        owner = cells.rows["owner"][rows[live]]
+        edges = np.searchsorted(of, np.arange(len(due) + 1))
+        owner = cells.rows["owner"][rows]
         present = [owner[a:b] for a, b in pairwise(edges)]
         c = cells.cells
         track, start_ms = c["track"][due], c["start_ms"][due]

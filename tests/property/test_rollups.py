@@ -156,7 +156,7 @@ class Oracle:
         revision = sum(r.rank + 1 for r in rows) + self.retired.get((group, window), 0)
         final = sum(r.rank >= 0 for r in live)
         known = {d for d, (g, _) in self.home.items() if g == group and self.first[d] <= window}
-        missing = len(known - {r.device for r in live})
+        missing = len(known - {r.device for r in rows}) + len(rows) - len(live)
         n, total, sd = fold([r.values for r in live])
         content = (n, hexed(total), hexed(sd), final, len(live) - final, missing)
         self.told.add((group, window, revision, *content))
