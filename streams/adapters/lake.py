@@ -18,9 +18,9 @@ from deltalake.exceptions import DeltaError
 
 from streams.adapters.frames import read_stream
 from streams.errors import DeliveryError
-from streams.topics import AGGREGATES, ANOMALIES, LATE, READINGS
+from streams.topics import AGGREGATES, ANOMALIES, LATE, READINGS, ROLLUPS
 
-TABLES = (READINGS, AGGREGATES, ANOMALIES, LATE)
+TABLES = (READINGS, AGGREGATES, ROLLUPS, ANOMALIES, LATE)
 _COMPACT_EVERY = 64
 _OPTIONAL: Mapping[str, pa.DataType] = {
     "quality": pa.uint8(),
