@@ -38,7 +38,8 @@ _CLOCK_KEY = "clock"
 _TOLD = Counter("headwater_rollup_results", "Results of groups emitted.", ["topic", "reason"])
 _REFUSED = Counter("headwater_rollup_refused_results", "Results not taken.", ["topic", "why"])
 
-ReadParts = Callable[[LogRecord, RollupSettings], Parts]
+PartsOf = Callable[[RollupSettings], Parts]
+"""The parts of a record that concern a roll-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class _Stage:
 
     source: str
     target: str
-    read: ReadParts
+    read: Callable[[LogRecord], PartsOf]
     max_members: int | None = None
 
 
@@ -168,12 +169,14 @@ class RollupLogic:
         out: list[Produce] = []
         if TIME_MARKER_HEADER not in record.headers:
             try:
-                for name, rollup in self._rollups.items():
-                    parts = self._stage.read(record, self._settings[name])
-                    if len(parts):
-                        told += rollup.take(parts, now_ms, record.offset)
+                parts_of = self._stage.read(record)
             except DecodeError as error:
                 out.append(self._reject(record, error))
+            else:
+                for name, rollup in self._rollups.items():
+                    parts = parts_of(self._settings[name])
+                    if len(parts):
+                        told += rollup.take(parts, now_ms, record.offset)
         self._count()
         return [produce for part in told for produce in self._frames(part)] + out
 
@@ -220,9 +223,13 @@ class RollupLogic:
         )
 
 
-def _devices(record: LogRecord, rollup: RollupSettings) -> Parts:
+def _devices(record: LogRecord) -> PartsOf:
     """Read a frame of ``aggregates``: each device is a part."""
     found = results.decode_windows(record.value or b"")
+    return lambda rollup: _devices_of(found, rollup)
+
+
+def _devices_of(found: WindowResults, rollup: RollupSettings) -> Parts:
     wanted = _matching(found.metric, rollup.metrics) & _matching(found.window, rollup.windows)
     everything = Labels.constant(EVERYTHING, len(found))
     sd = np.where(found.count > 1, found.sd, 0.0)
@@ -248,19 +255,24 @@ def _devices(record: LogRecord, rollup: RollupSettings) -> Parts:
     return parts.take(np.flatnonzero(wanted))
 
 
-def _partitions(record: LogRecord, rollup: RollupSettings) -> Parts:
+def _partitions(record: LogRecord) -> PartsOf:
     """Read a frame of ``rollups.partial``: the partition that it comes from is the part."""
     header = record.headers.get(PART_HEADER, b"")
     if not header.isdigit():
         raise DecodeError("bad-header", f"{PART_HEADER} is {header!r}, expected a partition number")
-    found = results.decode_rollups(record.value or b"")
+    found, partition = results.decode_rollups(record.value or b""), int(header)
+    return lambda rollup: _partitions_of(found, partition, rollup)
+
+
+def _partitions_of(found: RollupResults, partition: int, rollup: RollupSettings) -> Parts:
+    # A device is in one group at a time, a partition in all of them.
+    names = tuple(f"{partition:05d}/{group}" for group in found.group.values)
     parts = Parts(
         tenant=found.tenant,
         group=found.group,
         metric=found.metric,
         window=found.window,
-        # A device is in one group at a time, a partition in all of them.
-        part=Labels(found.group.codes, tuple(f"{int(header):05d}/{g}" for g in found.group.values)),
+        part=Labels(found.group.codes, names),
         start_ms=found.start_ms,
         end_ms=found.end_ms,
         values={name: getattr(found, name) for name in VALUES if name != "revision"}

@@ -31,7 +31,9 @@ from streams.core.rollup_members import SHARDS, Members, Names
 from streams.core.rollup_parts import VALUES, Parts, Placed, combine
 
 PIECES = 32
-"""Cells are stored in so many pieces: a piece holds every so-many-th start."""
+"""Cells are stored in so many pieces, placed by the start of their window."""
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_TOP_BITS = np.uint64(59)
 _CELLS, _MEMBERS = "cells", "members"
 
 
@@ -81,8 +83,7 @@ class Rollup:
             self._keep_ms(parts.window),
         )
         self._members.see(placed, now_ms, offset)
-        size_ms = np.maximum(parts.end_ms - parts.start_ms, 1)
-        piece = (parts.start_ms // size_ms) % PIECES
+        piece = _piece_of(parts.start_ms)
         out = []
         for number in np.unique(piece).tolist():
             cells, rows = self._cells[number], np.flatnonzero(piece == number)
@@ -209,6 +210,11 @@ class Rollup:
         least = (PATIENCE + 1) * self.rules.quiet_ms
         keep = [max(least, self.rules.keep_ms.get(name, 0)) for name in window.values]
         return np.asarray(keep, np.int64)[window.codes]
+
+
+def _piece_of(start_ms: Int64) -> Int64:
+    """Spread starts over the pieces by Fibonacci hashing: whatever the step, they fill evenly."""
+    return ((start_ms.astype(np.uint64) * _GOLDEN) >> _TOP_BITS).astype(np.int64)
 
 
 def _interned(names: Names, *columns: Labels) -> Int32:

@@ -168,7 +168,7 @@ class Rollup(Section):
     max_members: Positive = 100_000
     """Devices of one group in one partition; the results of others are refused, and counted."""
     max_results: Positive = 100_000
-    """Per partition: results of devices kept in one of 32 pieces (every 32nd window start)."""
+    """Per partition: results of devices kept in one of 32 pieces, spread by window start."""
 
 
 class RollupProcess(Section):

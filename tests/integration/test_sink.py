@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 
 import httpx
 import numpy as np
@@ -17,6 +18,7 @@ from streams.core.readings import Labels
 from streams.core.results import WindowResults
 from streams.core.rollup_parts import VALUES, Parts
 from streams.core.rollups import Rollup, RollupRules
+from streams.services.ports import free_port
 from tests.waiting import eventually
 
 
@@ -67,8 +69,8 @@ class Sink:
         self.servers, self.env, self.home = servers, env, home
         self._processes = processes
 
-    def start(self):
-        return self._processes("sink", env=self.env)
+    def start(self, **env):
+        return self._processes("sink", env={**self.env, **env})
 
     def publish(self, *values, topic="aggregates"):
         async def go():
@@ -150,7 +152,7 @@ def test_a_database_that_is_down_holds_back_only_itself(sink):
     eventually(lambda: sink.points() == {("d", 0): (0, 1)}, within_s=60)
     sink.servers.stop("influx")
     sink.publish(results("d", [(60_000, 0, 2)]), results("d", [(120_000, 0, 3)]))
-    eventually(lambda: len(sink.in_lake()) == 3, within_s=60)
+    eventually(lambda: len(sink.in_lake()) == 4, within_s=60)
     eventually(lambda: sink.metric('headwater_sink_lag_records{target="influx"}') == 2)
     ready = httpx.get(f"http://127.0.0.1:{sink.env['HEADWATER_OPS__SINK_PORT']}/readyz")
     assert ready.status_code == 503
@@ -258,3 +260,24 @@ def test_groups_flow_to_both_and_a_retracted_one_disappears(sink):
     sink.publish(*rolled_up([(4, 0)]), topic="rollups")
     eventually(lambda: points() == [], within_s=60)
     eventually(lambda: groups() == [], within_s=60)
+
+
+def test_a_sink_that_was_stopped_for_long_does_not_write_over_its_successor(sink):
+    stopped = sink.start(HEADWATER_SINK__FLUSH_MS="8000")
+    sink.publish(results("d", [(0, 0, 9)]))
+    eventually(lambda: sink.points() == {("d", 0): (0, 9)}, within_s=60)
+    sink.publish(results("d", [(0, 1, 1)]))
+    eventually(lambda: sink.metric('headwater_sink_lag_records{target="influx"}') == 1)
+    stopped.send_signal(signal.SIGSTOP)
+    sink.start(HEADWATER_OPS__SINK_PORT=str(free_port()))
+    eventually(lambda: sink.points() == {("d", 0): (1, 1)}, within_s=60)
+    sink.publish(results("d", [(0, 2, 2)]))
+    eventually(lambda: sink.points() == {("d", 0): (2, 2)}, within_s=60)
+    stopped.send_signal(signal.SIGCONT)
+    sink.publish(results("last", [(0, 0, 1)]))
+    expected = {("d", 0): (2, 2), ("last", 0): (0, 1)}
+    eventually(lambda: sink.points() == expected, within_s=60)
+    eventually(lambda: sink.metric('headwater_sink_lag_records{target="lake"}') == 0, within_s=60)
+    assert sink.points() == expected
+    eventually(lambda: len(sink.in_lake()) == 4, within_s=60)
+    assert all(copies == 1 for *_, copies in sink.in_lake())
