@@ -55,8 +55,8 @@ _CURRENT = """
 CREATE TEMP TABLE current AS SELECT * EXCLUDE (place) FROM (
     SELECT *, row_number() OVER (
         PARTITION BY tenant, device, metric, "window", start_ms, source
-        ORDER BY rank DESC, kafka_offset DESC) AS place FROM aggregates
-) WHERE place = 1
+        ORDER BY rank DESC, count DESC, kafka_offset DESC) AS place FROM aggregates
+) WHERE place = 1 AND count > 0
 """
 
 _COMPARE = """

@@ -26,13 +26,26 @@ from streams.errors import HeadwaterError
 from streams.settings import load
 
 _CURRENT = """
-    SELECT * EXCLUDE (place) FROM (
-        SELECT *, row_number() OVER (
-            PARTITION BY tenant, device, metric, "window", start_ms, source
-            ORDER BY rank DESC, kafka_offset DESC
-        ) AS place FROM aggregates
-    ) WHERE place = 1
+    SELECT * FROM {table}
+    QUALIFY row_number() OVER (
+        PARTITION BY {series}, metric, "window", start_ms, source
+        ORDER BY rank DESC, count DESC, kafka_offset DESC
+    ) = 1
 """
+_VIEW = """
+    SELECT * FROM ({current}) WHERE count > 0
+    QUALIFY row_number() OVER (
+        PARTITION BY {series}, metric, "window", start_ms
+        ORDER BY rank >= 0 DESC, source = 'cloud' DESC, source
+    ) = 1
+"""
+"""Greatest rank per source, without what was retracted; then one source per window: a final
+result before a provisional one, the cloud's before an edge's. Of equal ranks, which only
+provisional results have with different content, the one with more readings is the newer."""
+_VIEWS = {
+    "windows": ("aggregates", "tenant, device"),
+    "groups": ("rollups", 'tenant, rollup, "group"'),
+}
 
 
 def sql(
@@ -40,8 +53,9 @@ def sql(
 ) -> Any:
     """Run SQL over the lake.
 
-    Its tables are ``readings``, ``aggregates``, ``anomalies`` and ``late``, and the view
-    ``windows``, which holds the current revision of each window only.
+    Its tables are ``readings``, ``aggregates``, ``rollups``, ``anomalies`` and ``late``. Two
+    views hold each window once, in its current revision, without those that were retracted:
+    ``windows`` of ``aggregates``, ``groups`` of ``rollups``.
 
     :returns: a ``pyarrow.Table``.
     :raises HeadwaterError: if the lake is empty, or the query is wrong.
@@ -56,8 +70,11 @@ def sql(
     try:
         for name in present:
             connection.register(name, DeltaTable(folder / name).to_pyarrow_dataset())
-        if "aggregates" in present:
-            connection.execute(f"CREATE TEMP VIEW windows AS {_CURRENT}")
+        for view, (table, series) in _VIEWS.items():
+            if table in present:
+                current = _CURRENT.format(table=table, series=series)
+                body = _VIEW.format(current=current, series=series)
+                connection.execute(f"CREATE TEMP VIEW {view} AS {body}")
         found: pa.Table = connection.sql(query, params=dict(parameters or {})).to_arrow_table()
     except duckdb.Error as error:
         raise HeadwaterError(f"{error}\nTables in this lake: {', '.join(present)}") from error
@@ -90,6 +107,16 @@ def windows(*, history: bool = False, **where: Any) -> Any:
     return _select("aggregates" if history else "windows", "start_ms", where)
 
 
+def groups(*, history: bool = False, **where: Any) -> Any:
+    """Return results of groups in order of their start; the current revision of each.
+
+    :param history: all revisions instead.
+    :param where: ``rollup``, ``group``, ``metric``, ``window``, ``tenant`` (exact names),
+        ``since_ms``, ``until_ms`` (half-open), ``root``.
+    """
+    return _select("rollups" if history else "groups", "start_ms", where)
+
+
 def anomalies(**where: Any) -> Any:
     """Return scored readings at or over the emission bound, in order of event time."""
     return _select("anomalies", "t_ms", where)
@@ -105,7 +132,7 @@ def _select(table: str, time: str, where: dict[str, Any]) -> Any:
                 conditions.append(f"{time} >= $since_ms")
             case "until_ms":
                 conditions.append(f"{time} < $until_ms")
-            case "tenant" | "site" | "device" | "metric" | "window":
+            case "tenant" | "site" | "device" | "metric" | "window" | "rollup" | "group":
                 conditions.append(f'"{name}" = ${name}')
             case _:
                 raise TypeError(f"unknown condition {name!r}; see the docstring of streams.lake")

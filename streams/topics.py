@@ -9,6 +9,8 @@ from streams.settings import Topics
 
 READINGS = "readings"
 AGGREGATES = "aggregates"
+ROLLUPS_PARTIAL = "rollups.partial"
+ROLLUPS = "rollups"
 ANOMALIES = "anomalies"
 LATE = "late"
 REJECTED = "rejected"
@@ -53,6 +55,8 @@ def specs(settings: Topics) -> list[TopicSpec]:
     kinds = {
         READINGS: log_time,
         AGGREGATES: log_time,
+        ROLLUPS_PARTIAL: log_time,
+        ROLLUPS: log_time,
         ANOMALIES: log_time,
         LATE: retained,
         REJECTED: retained,

@@ -16,7 +16,7 @@ from streams.services import supervisor
 from streams.services.ports import free_port
 from streams.settings import Settings
 
-OPS_PORTS = ("gateway", "worker", "sink", "alerts", "api", "edge")
+OPS_PORTS = ("gateway", "worker", "rollup", "sink", "alerts", "api", "edge")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

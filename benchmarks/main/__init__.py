@@ -30,7 +30,7 @@ from streams.services.ports import free_port
 from streams.settings import Settings
 
 _HOPS = ("event_ms", "received_ms", "kafka_ms", "worker_ms", "queued_ms", "sent_ms")
-_NAMES = ("gateway", "worker", "sink", "alerts", "api", "edge")
+_NAMES = ("gateway", "worker", "rollup", "sink", "alerts", "api", "edge")
 _ALERTS_PER_S = 40.0
 _PATIENCE_S = 60.0
 _SETTINGS = """[[mappings]]

@@ -1,24 +1,63 @@
-"""Window results as points of InfluxDB: one point per (series, window definition, start)."""
+"""Results as points of InfluxDB: one point per (series or group, window definition, start)."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.domain.write_precision import WritePrecision
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
-from streams.core.results import WindowResults
+from streams.core.results import RollupResults, WindowResults
 from streams.errors import DeliveryError, SettingsError
 from streams.settings import Settings
 
 MEASUREMENT = "windows"
-TAGS = ("tenant", "site", "device", "metric", "window", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of result is stored.
+
+    ``measurement`` holds the current results, ``<measurement>_retracted`` the ranks of those
+    that were taken back. ``tags`` name a point; all but ``place`` name its window, of which
+    there may be one point only.
+    """
+
+    measurement: str
+    tags: tuple[str, ...]
+    place: str
+    counts: tuple[str, ...]
+    floats: tuple[str, ...] = ("sum", "min", "max", "mean", "sd")
+
+    @property
+    def retracted(self) -> str:
+        """The measurement of the ranks of what was retracted."""
+        return f"{self.measurement}_retracted"
+
+
+WINDOWS = Kind(
+    MEASUREMENT,
+    ("tenant", "site", "device", "metric", "window", "source"),
+    "site",
+    ("count", "rank", "end_ms", "last_received_ms"),
+)
+GROUPS = Kind(
+    "rollups",
+    ("tenant", "rollup", "group", "metric", "window", "source"),
+    "",
+    ("count", "rank", "end_ms", "last_received_ms", "final", "provisional", "missing"),
+)
+_DELETES = 200
+"""Statements of one request."""
 _PRECISION: Any = WritePrecision.MS  # a plain string, typed otherwise
 _REFUSED = (400, 413, 422)
 _TAG = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
@@ -28,29 +67,33 @@ class RefusedError(DeliveryError):
     """InfluxDB has read the points and will never take them."""
 
 
-def lines(results: WindowResults) -> list[str]:
-    """Return results as line protocol, timestamps (the window's start) in ms; NaN is left out."""
-    tags = [(name, getattr(results, name)) for name in TAGS]
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point's tags in the order of its kind, and its time."""
+
+    tags: tuple[str, ...]
+    start_ms: int
+
+
+def lines(kind: Kind, results: WindowResults | RollupResults) -> list[str]:
+    """Return results as line protocol, timestamps (the window's start) in ms; NaN is left out.
+
+    A retracted result (count 0) becomes a point of the measurement of retracted ranks.
+    """
+    tags = [(name, getattr(results, name)) for name in kind.tags]
     prefixes = [
-        MEASUREMENT + "".join(f",{name}={tag[i].translate(_TAG)}" for name, tag in tags)
+        "".join(f",{name}={tag[i].translate(_TAG)}" for name, tag in tags)
         for i in range(len(results))
     ]
-    floats = [(n, getattr(results, n).tolist()) for n in ("sum", "min", "max", "mean", "sd")]
-    rows = zip(
-        results.start_ms.tolist(),
-        results.end_ms.tolist(),
-        results.rank.tolist(),
-        results.count.tolist(),
-        results.last_received_ms.tolist(),
-        strict=True,
-    )
+    floats = [(n, getattr(results, n).tolist()) for n in kind.floats]
+    counts = [(n, getattr(results, n).tolist()) for n in kind.counts]
     out = []
-    for i, (start, end, rank, count, received) in enumerate(rows):
-        values = "".join(f",{name}={v[i]!r}" for name, v in floats if math.isfinite(v[i]))
-        out.append(
-            f"{prefixes[i]} count={count}i,rank={rank}i,end_ms={end}i,"
-            f'last_received_ms={received}i,reason="{results.reason[i]}"{values} {start}'
-        )
+    for i, start in enumerate(results.start_ms.tolist()):
+        measurement = kind.measurement if results.count[i] else kind.retracted
+        values = ",".join(f"{name}={column[i]}i" for name, column in counts)
+        if results.count[i]:
+            values += "".join(f",{name}={v[i]!r}" for name, v in floats if math.isfinite(v[i]))
+        out.append(f'{measurement}{prefixes[i]} {values},reason="{results.reason[i]}" {start}')
     return out
 
 
@@ -60,9 +103,11 @@ class Influx:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.influx
         self._bucket = settings.influxdb.bucket
+        self._token = _token(settings)
+        self._timeout_s = settings.influxdb.timeout_ms / 1000
         self._client = InfluxDBClient(
             url=settings.influx,
-            token=_token(settings),
+            token=self._token,
             org=settings.influxdb.org,
             timeout=settings.influxdb.timeout_ms,
             enable_gzip=True,
@@ -77,21 +122,36 @@ class Influx:
         """
         await asyncio.to_thread(self._write, points)
 
-    async def ranks_above(self, rank: int, start_ms: int, end_ms: int) -> list[tuple[Any, ...]]:
-        """Return (tags..., start_ms, rank) of points in ``[start_ms, end_ms]`` of a higher rank.
+    async def ranks(
+        self, kind: Kind, start_ms: int, end_ms: int, condition: str
+    ) -> list[tuple[Point, int, bool]]:
+        """Return points in ``[start_ms, end_ms]``: each with its rank, and whether it is retracted.
 
+        :param condition: Flux on the tags and on ``_value``, the rank.
         :raises DeliveryError: if InfluxDB cannot be reached.
         """
         flux = (
             f'from(bucket: "{self._bucket}") '
             f"|> range(start: {_instant(start_ms)}, stop: {_instant(end_ms + 1)}) "
-            f'|> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "rank" '
-            f"and r._value > {rank})"
+            f'|> filter(fn: (r) => (r._measurement == "{kind.measurement}" '
+            f'or r._measurement == "{kind.retracted}") and r._field == "rank") '
+            f"|> filter(fn: (r) => {condition})"
         )
         return [
-            (*(record[tag] for tag in TAGS), _millis(record["_time"]), int(record["_value"]))
+            (
+                Point(tuple(record[tag] for tag in kind.tags), _millis(record["_time"])),
+                int(record["_value"]),
+                record["_measurement"] == kind.retracted,
+            )
             for record in await self.query(flux)
         ]
+
+    async def delete(self, kind: Kind, points: Sequence[Point]) -> None:
+        """Delete points of a kind's current results; those that are not there cost nothing.
+
+        :raises DeliveryError: if InfluxDB cannot be reached or refuses.
+        """
+        await asyncio.to_thread(self._delete, kind, points)
 
     async def query(self, flux: str) -> list[dict[str, Any]]:
         """Return the records of a Flux query, all tables joined.
@@ -114,6 +174,26 @@ class Influx:
             raise kind(f"{self._url} answered {error.status}: {said}") from error
         except (HTTPError, OSError) as error:
             raise DeliveryError(f"{self._url} cannot be reached: {error}") from error
+
+    def _delete(self, kind: Kind, points: Sequence[Point]) -> None:
+        database = self._bucket.partition("/")[0]
+        for first in range(0, len(points), _DELETES):
+            statements = [_delete_statement(kind, p) for p in points[first : first + _DELETES]]
+            try:
+                # InfluxDB 1.8 deletes by InfluxQL only.
+                answer = httpx.post(
+                    f"{self._url}/query",
+                    params={"db": database},
+                    data={"q": ";".join(statements)},
+                    headers={"Authorization": f"Token {self._token}"} if self._token else {},
+                    timeout=self._timeout_s,
+                )
+                answer.raise_for_status()
+                said = [r["error"] for r in answer.json()["results"] if "error" in r]
+            except (httpx.HTTPError, ValueError, KeyError) as error:
+                raise DeliveryError(f"{self._url} did not delete: {error}") from error
+            if said:
+                raise DeliveryError(f"{self._url} did not delete: {said[0]}")
 
     def _query(self, flux: str) -> list[dict[str, Any]]:
         try:
@@ -141,6 +221,24 @@ async def write_or_split(influx: Influx, points: list[str]) -> list[tuple[str, s
         first = await write_or_split(influx, points[:middle])
         return first + await write_or_split(influx, points[middle:])
     return []
+
+
+def _delete_statement(kind: Kind, point: Point) -> str:
+    tags = zip(kind.tags, point.tags, strict=True)
+    where = " AND ".join(f"""{_quoted(name, '"')} = {_quoted(tag, "'")}""" for name, tag in tags)
+    # Every name is quoted.
+    return f'DELETE FROM "{kind.measurement}" WHERE {where} AND time = {point.start_ms}ms'  # noqa: S608
+
+
+def _quoted(text: str, sign: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace(sign, f"\\{sign}")
+    return f"{sign}{escaped}{sign}"
+
+
+def any_of(tag: str, names: Iterable[str]) -> str:
+    """Return a Flux condition: the tag is one of these names."""
+    quoted = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
+    return " or ".join(f'r["{tag}"] == "{name}"' for name in quoted)
 
 
 def _token(settings: Settings) -> str:

@@ -21,9 +21,9 @@ from streams.adapters.reading_records import RecordDecoder, Refused
 from streams.core.readings import Int64
 from streams.errors import DeliveryError
 from streams.ports import LogRecord
-from streams.topics import AGGREGATES, ANOMALIES, LATE, READINGS
+from streams.topics import AGGREGATES, ANOMALIES, LATE, READINGS, ROLLUPS
 
-TABLES = (READINGS, AGGREGATES, ANOMALIES, LATE)
+TABLES = (READINGS, AGGREGATES, ROLLUPS, ANOMALIES, LATE)
 _COMPACT_EVERY = 64
 _OPTIONAL: Mapping[str, pa.DataType] = {
     "quality": pa.uint8(),

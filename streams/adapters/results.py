@@ -21,16 +21,16 @@ from streams.adapters.frames import (
     write_stream,
 )
 from streams.core.readings import Labels
-from streams.core.results import Scores, WindowResults
+from streams.core.results import RollupResults, Scores, WindowResults
 from streams.errors import DecodeError
 
-T = TypeVar("T", WindowResults, Scores)
+T = TypeVar("T", WindowResults, Scores, RollupResults)
 
 _EXTRA = "extra"
 _DTYPES: dict[str, Any] = {"Int64": np.int64, "Int32": np.int32, "Float64": np.float64}
 
 
-def encode(results: WindowResults | Scores, *, code: str, settings: str) -> bytes:
+def encode(results: WindowResults | Scores | RollupResults, *, code: str, settings: str) -> bytes:
     """Return results as one Arrow IPC stream of one batch.
 
     :param code: version of Headwater that computed them.
@@ -62,6 +62,14 @@ def decode_windows(payload: bytes) -> WindowResults:
     :raises DecodeError: if it is not one.
     """
     return _decode(WindowResults, payload)
+
+
+def decode_rollups(payload: bytes) -> RollupResults:
+    """Read a frame of ``rollups`` or ``rollups.partial``.
+
+    :raises DecodeError: if it is not one.
+    """
+    return _decode(RollupResults, payload)
 
 
 def decode_scores(payload: bytes) -> Scores:

@@ -23,7 +23,8 @@ from streams.core import snapshots
 from streams.core.classes import Class
 from streams.core.crossings import Crossings
 from streams.core.engine import DeviceRules, Folded, LogRows, StreamEngine
-from streams.core.readings import Labels
+from streams.core.log_clock import LogClock
+from streams.core.readings import Int64, Labels
 from streams.core.registry import NEVER
 from streams.core.results import Scores, WindowResults
 from streams.core.segments import running_max_before
@@ -80,7 +81,7 @@ class ReadingsLogic:
         self.detector = RobustLevel(params)
         self.crossings = Crossings(settings.detection.emit_score)
         self._watched: dict[str, bool] = {}
-        self._clock_ms = 0
+        self._clock = LogClock()
         self._stamp = -1
         self._dirty_since = NEVER
 
@@ -94,8 +95,8 @@ class ReadingsLogic:
         begin = 0
         for at in [at for at, record in enumerate(records) if is_time_marker(record)]:
             out += self._fold_records(records[begin:at])
-            self._clock_ms = max(self._clock_ms, records[at].timestamp)
-            out += self._windows(self.engine.advance(self._clock_ms, records[at].offset))
+            self._read_clock(records[at : at + 1])
+            out += self._windows(self.engine.advance(self._clock.now_ms, records[at].offset))
             begin = at + 1
         return out + self._fold_records(records[begin:] if begin else records)
 
@@ -111,11 +112,12 @@ class ReadingsLogic:
         """Return the state of a shard, or of the partition itself, and mark it clean."""
         if key == PARTITION_KEY:
             self._dirty_since = NEVER
-            return shard_codec.encode({"clock_ms": self._clock_ms})
+            return shard_codec.encode({"clock_ms": self._clock.now_ms})
         state = snapshots.snapshot(self.engine, int(key))
         series = self._series_of(int(key))
         state["detector"] = {n: v[series] for n, v in self._detector_state().items()}
         state["over"] = self._over()[series]
+        state["clock_ms"] = self._clock.now_ms
         return shard_codec.encode(state)
 
     def restore(self, key: str, stamp: int, state: bytes) -> None:
@@ -124,8 +126,9 @@ class ReadingsLogic:
         :raises StateError: if it was written by another version or with other windows.
         """
         loaded = shard_codec.decode(state)
+        self._clock.learn(stamp, loaded["clock_ms"])
         if key == PARTITION_KEY:
-            self._clock_ms, self._stamp = loaded["clock_ms"], stamp
+            self._stamp = stamp
             return
         try:
             series = snapshots.restore(self.engine, int(key), stamp, loaded)
@@ -147,17 +150,21 @@ class ReadingsLogic:
         if not records:
             return []
         decoded = self._decoder.decode(records)
-        log_ms = np.fromiter(map(attrgetter("timestamp"), records), np.int64, len(records))
-        clock_ms = np.maximum(np.maximum.accumulate(log_ms), self._clock_ms)
-        self._clock_ms = int(clock_ms[-1])
+        offset, clock_ms = self._read_clock(records)
         out = [made for refused in decoded.refused for made in self._reject(records, refused)]
         if len(decoded.at):
-            offset = np.fromiter(map(attrgetter("offset"), records), np.int64, len(records))
             at = decoded.at
             out += self._fold_rows(
                 LogRows(decoded.readings, offset[at], decoded.row(), clock_ms[at])
             )
         return out
+
+    def _read_clock(self, records: Sequence[LogRecord]) -> tuple[Int64, Int64]:
+        """Return the offsets of some records, and the log's time at each."""
+        n = len(records)
+        offset = np.fromiter(map(attrgetter("offset"), records), np.int64, n)
+        log_ms = np.fromiter(map(attrgetter("timestamp"), records), np.int64, n)
+        return offset, self._clock.read(offset, log_ms)
 
     def _fold_rows(self, rows: LogRows) -> list[Produce]:
         out: list[Produce] = []

@@ -53,3 +53,13 @@ def shard_of(tenant: str, device: str, shards: int) -> int:
     filled whatever the two counts are.
     """
     return crc32(device_key(tenant, device)) % shards
+
+
+def group_key(tenant: str, rollup: str, group: str) -> bytes:
+    """Return the Kafka key of a group: ``tenant/rollup/group`` in UTF-8."""
+    return f"{tenant}/{rollup}/{group}".encode()
+
+
+def group_partition(key: bytes, partitions: int) -> int:
+    """Return the partition of a group in ``rollups`` and ``rollups.partial``."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from streams.core.readings import Float64, Int32, Int64, Labels
 
@@ -75,3 +76,50 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.t_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class RollupResults:
+    """*n* results of groups, keyed by tenant, rollup, group, metric, window, start_ms and rank.
+
+    ``rollup`` is the definition's name, ``group`` the group's (a site, or ``*`` for the whole
+    tenant). ``rank`` is the revision: the sum over the members of (revision + 1), and one more
+    for each that left. ``final``, ``provisional`` and ``missing`` count the group's members by
+    what they have told for this window. ``reason`` is ``provisional`` while a member's result
+    is, ``retracted`` (count 0) when none is left, else ``closed``. ``m2`` is the sum of squared
+    differences from the mean, from which further merging starts; ``sd`` the sample's deviation.
+    """
+
+    tenant: Labels
+    rollup: Labels
+    group: Labels
+    metric: Labels
+    window: Labels
+    source: Labels
+    reason: Labels
+    start_ms: Int64
+    end_ms: Int64
+    rank: Int64
+    count: Int64
+    sum: Float64
+    min: Float64
+    max: Float64
+    mean: Float64
+    sd: Float64
+    m2: Float64
+    final: Int64
+    provisional: Int64
+    missing: Int64
+    last_received_ms: Int64
+    kafka_ms: Int64
+
+    def __len__(self) -> int:
+        return len(self.start_ms)
+
+    def take(self, rows: Int64) -> RollupResults:
+        """Select rows by index."""
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        taken: dict[str, Any] = {
+            name: c.take(rows) if isinstance(c, Labels) else c[rows] for name, c in columns.items()
+        }
+        return RollupResults(**taken)

@@ -23,7 +23,7 @@ ENV_FILE = "env"
 """In the demo's folder: what a shell sources so that commands look at the demo."""
 PIDS_FILE = "pids"
 """The processes of a demo that was left running."""
-_NAMES = ("gateway", "worker", "sink", "alerts", "api", "edge")
+_NAMES = ("gateway", "worker", "rollup", "sink", "alerts", "api", "edge")
 
 _SETTINGS = """# Written by the demo; a copy is a good start for settings of your own.
 [[mappings]]
@@ -69,6 +69,9 @@ data = "{edge}"
 
 [worker]
 instance_id = "demo-worker"
+
+[rollup]
+instance_id = "demo-rollup"
 
 [sink]
 lake_flush_ms = 3000

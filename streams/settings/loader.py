@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from streams.settings.sections import (
     MetricSpec,
     Mqtt,
     Ops,
+    Rollup,
+    RollupProcess,
     Rule,
     Sink,
     Topics,
@@ -72,6 +75,11 @@ class Settings(BaseSettings):
     metrics: dict[str, MetricSpec] = {}
     devices: Devices = Devices()
     windows: list[Window] = [Window(name="1m", size_ms=60_000)]
+    rollups: list[Rollup] = [
+        Rollup(name="site", group="site"),
+        Rollup(name="tenant", group="tenant"),
+    ]
+    rollup: RollupProcess = RollupProcess()
     detection: Detection = Detection()
     worker: Worker = Worker()
     sink: Sink = Sink()
@@ -96,11 +104,23 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Settings:
-        for what in ("windows", "rules", "webhooks"):
+        for what in ("windows", "rollups", "rules", "webhooks"):
             names = [item.name for item in getattr(self, what)]
             twice = {name for name in names if names.count(name) > 1}
             if twice:
                 raise ValueError(f"{what}: the name {sorted(twice)[0]!r} is used twice")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_of_rollups(self) -> Settings:
+        names = [window.name for window in self.windows]
+        for rollup in self.rollups:
+            for glob in rollup.windows:
+                if not any(fnmatchcase(name, glob) for name in names):
+                    raise ValueError(
+                        f"rollups: {rollup.name!r} names the window {glob!r}, expected one of "
+                        f"{', '.join(names) or 'none'}"
+                    )
         return self
 
     @classmethod
@@ -115,10 +135,13 @@ class Settings(BaseSettings):
         """Environment first, then what :func:`load` passes from the file."""
         return env_settings, init_settings
 
-    def fingerprint(self) -> str:
-        """Hash of what decides results (windows, devices, detection, metrics), 12 hex digits."""
+    def fingerprint(self, *more: str) -> str:
+        """Hash of what decides results (windows, devices, detection, metrics), 12 hex digits.
+
+        :param more: further sections that do.
+        """
         deciding = self.model_dump(
-            mode="json", include={"windows", "devices", "detection", "metrics", "topics"}
+            mode="json", include={"windows", "devices", "detection", "metrics", "topics", *more}
         )
         return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 

@@ -210,6 +210,36 @@ class Window(Section):
         return self
 
 
+class Rollup(Section):
+    """A roll-up: the results of a group's devices, folded into one per window."""
+
+    name: Name
+    """Names the roll-up in results."""
+    group: Literal["site", "tenant"]
+    """A group is one site, or all devices of one tenant."""
+    metrics: list[str] = ["*"]
+    """Globs over metric names."""
+    windows: list[str] = ["*"]
+    """Globs over the names of window definitions."""
+    quiet_ms: Ms = 2_000
+    """Log time without a change after which a result is told: at each of the two stages."""
+    max_members: Positive = 100_000
+    """Devices of one group in one partition; the results of others are refused, and counted."""
+    max_results: Positive = 100_000
+    """Per partition: results of devices kept in one of 32 pieces, spread by window start."""
+
+
+class RollupProcess(Section):
+    """The rollup process."""
+
+    id: Name = "headwater-rollup"
+    """Consumer group, and name of the state topics."""
+    instance_id: Name | None = None
+    """As ``worker.instance_id``."""
+    checkpoint_ms: Positive = 1_000
+    """As ``worker.checkpoint_ms``."""
+
+
 class Detection(Section):
     """The causal detector that scores every accepted reading."""
 
@@ -425,6 +455,8 @@ class Ops(Section):
     """Of the API; it serves twins too."""
     edge_port: int = 8106
     """Of the edge node; it serves twins too."""
+    rollup_port: int = 8107
+    """Of the rollup process."""
 
 
 class Log(Section):

@@ -27,6 +27,7 @@ _LAG = Gauge("headwater_sink_lag_records", "Records that are not written yet.", 
 _ROWS = Counter("headwater_sink_rows", "Rows written.", ["target"])
 _FAILURES = Counter("headwater_sink_failed_flushes", "Flushes that failed.", ["target"])
 _POLL_MS = 200
+_SESSION_MS = 10_000
 
 
 class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
@@ -39,7 +40,7 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         self._read: dict[TopicPartition, int] = {}
         self._failures = 0
         self._retry_at = 0.0
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self._heard_at = time.monotonic()
         self._paused = False
         self._stopping = False
         self.down_because = ""
@@ -52,7 +53,7 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             group_id=f"headwater-sink-{self._target.name}",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            session_timeout_ms=10_000,
+            session_timeout_ms=_SESSION_MS,
             heartbeat_interval_ms=2_000,
         )
         self._consumer.subscribe(list(self._target.topics), listener=self)
@@ -83,6 +84,7 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 self._consumer.seek(partition, position)
 
     async def _step(self) -> None:
+        self._heard_at = time.monotonic()
         fetched = await self._consumer.getmany(timeout_ms=_POLL_MS)
         for partition, records in fetched.items():
             self._target.add(partition, records)
@@ -96,6 +98,8 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         await self._show_lag()
 
     async def _flush(self) -> None:
+        if not await self._still_ours():
+            return
         rows, read = self._target.rows(), dict(self._read)
         try:
             await self._target.flush()
@@ -111,6 +115,24 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         self._read = {tp: at for tp, at in self._read.items() if read.get(tp) != at}
         self._failures, self._retry_at, self.down_because = 0, 0.0, ""
         self._flushed_at = time.monotonic()
+
+    async def _still_ours(self) -> bool:
+        """Whether what is buffered may be written by this process.
+
+        After a pause beyond the session (a stopped process, a machine that slept) somebody else
+        may have read on and written higher ranks. Committing what is committed already asks the
+        broker; what is not ours is dropped, and its new owner reads it.
+        """
+        if time.monotonic() - self._heard_at < _SESSION_MS / 1000:
+            return True
+        try:
+            held = {tp: await self._consumer.committed(tp) or 0 for tp in self._read}
+            await self._consumer.commit(held)
+        except (CommitFailedError, IllegalStateError):
+            self._target.forget()
+            self._read.clear()
+            return False
+        return bool(self._read)
 
     def _failed(self, reason: str) -> None:
         self._failures += 1
@@ -139,9 +161,10 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
     async def _show_lag(self) -> None:
         lag = 0
         for partition in self._consumer.assignment():
-            end = self._consumer.highwater(partition)
-            if end is not None:
-                lag += max(0, end - (await self._consumer.committed(partition) or 0))
+            done = await self._consumer.committed(partition) or 0
+            # Partitions may have gone to somebody else while we waited.
+            if partition in self._consumer.assignment():
+                lag += max(0, (self._consumer.highwater(partition) or 0) - done)
         _LAG.labels(self._target.name).set(lag)
 
 

@@ -21,7 +21,7 @@ _SKIPPED = Counter("headwater_sink_lake_skipped_records", "Records that cannot b
 
 
 class LakeTarget:
-    """Appends ``readings``, ``aggregates``, ``anomalies`` and ``late`` to Delta tables."""
+    """Appends readings, results of devices and groups, scores and late readings to Delta tables."""
 
     name = "lake"
     topics: Sequence[str] = TABLES

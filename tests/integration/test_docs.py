@@ -22,6 +22,7 @@ from streams.adapters.log_reader import read_all
 from streams.adapters.reading_records import RecordDecoder
 from streams.adapters.rejected import rejected_record
 from streams.agents.readings import make_readings
+from streams.agents.rollups import make_groups, make_partials
 from streams.alerts.secrets import new_secret
 from streams.core.readings import Labels, Readings
 from streams.errors import DecodeError
@@ -77,6 +78,18 @@ async def produce(kafka, records):
             await producer.send_and_wait(topic, value, headers=headers)
 
 
+def groups_of(windows):
+    """Take results of devices through both stages of roll-ups."""
+    first, second = Driver(make_partials(Settings())), Driver(make_groups(Settings()))
+    for value in windows:
+        first.send(value, at_ms=130_000)
+    first.tick(at_ms=140_000)
+    for part in first.output:
+        second.send(part.value, at_ms=140_000, key=part.key, headers=part.headers)
+    second.tick(at_ms=150_000)
+    return second.values("rollups")
+
+
 def test_the_readers_of_the_wire_page_read_what_headwater_writes(kafka, program):
     device = f"doc-{uuid.uuid4().hex[:8]}"
     frame = frames.encode(readings(device))
@@ -92,12 +105,15 @@ def test_the_readers_of_the_wire_page_read_what_headwater_writes(kafka, program)
     )
     records = [("readings", frame, []), ("rejected", refused.value, list(refused.headers.items()))]
     records += [("aggregates", value, []) for value in driver.values("aggregates")]
+    records += [("rollups", value, []) for value in groups_of(driver.values("aggregates"))]
     asyncio.run(produce(kafka, records))
     where = [("127.0.0.1:9092", kafka)]
     seen = program("wire.md", "read_readings.py", replace=where)
     eventually(lambda: f"{device} m 121000 3.5" in seen(), what="a reading printed")
     seen = program("wire.md", "read_aggregates.py", replace=where)
     eventually(lambda: f"t {device} m 1m 0 rank 0 mean 1.5" in seen(), what="a window printed")
+    seen = program("wire.md", "read_rollups.py", replace=where)
+    eventually(lambda: "t site s m 0 rank 1 count 1" in seen(), what="a group printed")
     seen = program("wire.md", "read_rejected.py", replace=where)
     eventually(lambda: f"malformed-json {device} b'not json'" in seen(), what="a refusal printed")
 

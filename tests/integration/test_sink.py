@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import signal
 
 import httpx
 import numpy as np
@@ -14,10 +16,13 @@ from streams.adapters.influx import Influx
 from streams.adapters.results import encode
 from streams.core.readings import Labels
 from streams.core.results import WindowResults
+from streams.core.rollup_parts import VALUES, Parts
+from streams.core.rollups import Rollup, RollupRules
+from streams.services.ports import free_port
 from tests.waiting import eventually
 
 
-def results(device, rows):
+def results(device, rows, site="a site, with=signs"):
     """A frame of window results: ``rows`` are (start_ms, rank, count)."""
     n = len(rows)
     start = np.asarray([s for s, _, _ in rows], np.int64)
@@ -26,7 +31,7 @@ def results(device, rows):
     return encode(
         WindowResults(
             tenant=Labels.constant("t", n),
-            site=Labels.constant("a site, with=signs", n),
+            site=Labels.constant(site, n),
             device=Labels.constant(device, n),
             metric=Labels.constant("m", n),
             window=Labels.constant("1m", n),
@@ -64,35 +69,51 @@ class Sink:
         self.servers, self.env, self.home = servers, env, home
         self._processes = processes
 
-    def start(self):
-        return self._processes("sink", env=self.env)
+    def start(self, **env):
+        return self._processes("sink", env={**self.env, **env})
 
-    def publish(self, *values):
+    def publish(self, *values, topic="aggregates"):
         async def go():
             producer = AIOKafkaProducer(bootstrap_servers=self.servers.addresses["kafka"])
             await producer.start()
             for value in values:
-                await producer.send_and_wait("aggregates", value, partition=0)
+                await producer.send_and_wait(topic, value, partition=0)
             await producer.stop()
 
         asyncio.run(go())
 
-    def points(self):
-        """Return {(device, start_ms): (rank, count)} as InfluxDB holds it."""
+    def query(self, measurement):
+        """Return the points of a measurement, each with its rank and count."""
         influx = Influx(self.servers.settings(self.home))
         flux = (
             'from(bucket: "headwater/autogen") |> range(start: 1970-01-01T00:00:00Z) '
+            f'|> filter(fn: (r) => r._measurement == "{measurement}") '
             '|> filter(fn: (r) => r._field == "rank" or r._field == "count") '
             '|> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")'
         )
         try:
-            rows = asyncio.run(influx.query(flux))
+            return asyncio.run(influx.query(flux))
         finally:
             influx.close()
-        return {
+
+    def points(self):
+        """Return {(device, start_ms): (rank, count)} as InfluxDB holds it."""
+        rows = self.query("windows")
+        found = {
             (r["device"], round(r["_time"].timestamp() * 1000)): (r["rank"], r["count"])
             for r in rows
         }
+        assert len(found) == len(rows), "a window has two points"
+        return found
+
+    def windows(self):
+        """Return the same of the lake's view."""
+        if not lake.tables(root=self.home / "lake"):
+            return {}
+        rows = lake.windows(root=self.home / "lake").to_pylist()
+        found = {(r["device"], r["start_ms"]): (r["rank"], r["count"]) for r in rows}
+        assert len(found) == len(rows), "a window is counted twice"
+        return found
 
     def in_lake(self):
         if not lake.tables(root=self.home / "lake"):
@@ -131,7 +152,7 @@ def test_a_database_that_is_down_holds_back_only_itself(sink):
     eventually(lambda: sink.points() == {("d", 0): (0, 1)}, within_s=60)
     sink.servers.stop("influx")
     sink.publish(results("d", [(60_000, 0, 2)]), results("d", [(120_000, 0, 3)]))
-    eventually(lambda: len(sink.in_lake()) == 3, within_s=60)
+    eventually(lambda: len(sink.in_lake()) == 4, within_s=60)
     eventually(lambda: sink.metric('headwater_sink_lag_records{target="influx"}') == 2)
     ready = httpx.get(f"http://127.0.0.1:{sink.env['HEADWATER_OPS__SINK_PORT']}/readyz")
     assert ready.status_code == 503
@@ -154,3 +175,109 @@ def test_a_killed_sink_writes_nothing_twice_and_loses_nothing(sink):
     eventually(lambda: sink.points() == {("d", i * 60_000): (0, i + 1) for i in range(80)})
     current = lake.windows(device="d", root=sink.home / "lake")
     assert current["count"].to_pylist() == list(range(1, 81))
+
+
+def test_ranks_in_any_order_with_kills_in_between_end_at_the_greatest(sink):
+    shuffled = random.Random(7)
+    told = [(start * 60_000, rank, 10 + rank) for start in range(20) for rank in range(-1, 4)]
+    expected = {("d", start * 60_000): (3, 13) for start in range(20)}
+    for _ in range(3):
+        process = sink.start()
+        shuffled.shuffle(told)
+        sink.publish(*(results("d", [row]) for row in told))
+        eventually(sink.points, within_s=60)
+        process.kill()
+        process.wait()
+    sink.publish(results("d", [(start * 60_000, 0, 10) for start in range(20)]))
+    sink.publish(results("last", [(0, 0, 1)]))
+    sink.start()
+    expected["last", 0] = (0, 1)
+    eventually(lambda: sink.points() == expected, within_s=60)
+    eventually(lambda: sink.windows() == expected, within_s=60)
+
+
+def test_a_retracted_window_disappears_and_stays_away_until_a_higher_rank_comes(sink):
+    process = sink.start()
+    sink.publish(results("d", [(0, 0, 5), (60_000, 0, 6)]))
+    eventually(lambda: len(sink.points()) == 2, within_s=60)
+    sink.publish(results("d", [(0, 1, 0)]))
+    left = {("d", 60_000): (0, 6)}
+    eventually(lambda: sink.points() == left, within_s=60)
+    eventually(lambda: sink.windows() == left, within_s=60)
+    process.kill()
+    process.wait()
+    sink.publish(results("d", [(0, 0, 5)]), results("d", [(60_000, 1, 0)]))
+    process = sink.start()
+    eventually(lambda: sink.points() == {}, within_s=60)
+    eventually(lambda: sink.windows() == {}, within_s=60)
+    sink.publish(results("d", [(0, 2, 8)]))
+    eventually(lambda: sink.points() == {("d", 0): (2, 8)}, within_s=60)
+    eventually(lambda: sink.windows() == {("d", 0): (2, 8)}, within_s=60)
+
+
+def test_a_correction_under_another_site_replaces_the_point_of_the_old_one(sink):
+    process = sink.start()
+    sink.publish(results('it\'s "d"', [(0, 0, 5), (60_000, -1, 5)], site="o'ld"))
+    eventually(lambda: len(sink.points()) == 2, within_s=60)
+    process.kill()
+    process.wait()
+    sink.publish(results('it\'s "d"', [(0, 1, 6), (60_000, 0, 7)], site="new"))
+    sink.start()
+    moved = {('it\'s "d"', 0): (1, 6), ('it\'s "d"', 60_000): (0, 7)}
+    eventually(lambda: {r["site"] for r in sink.query("windows")} == {"new"}, within_s=60)
+    assert sink.points() == moved
+    eventually(lambda: sink.windows() == moved, within_s=60)
+
+
+def rolled_up(rows):
+    """Frames of a group's results: ``rows`` are (rank, count)."""
+    for rank, count in rows:
+        told = Rollup(RollupRules("site", "cloud", 0, {}, 10, 10))
+        number = np.ones(1, np.int64)
+        values = {name: number.astype(kind) for name, (kind, _) in VALUES.items()}
+        values |= {"count": number * count, "rank": number * rank, "revision": number * rank}
+        names = (Labels.constant(name, 1) for name in ("t", "north", "m", "1m", "d"))
+        told.take(Parts(*names, number * 0, number * 60_000, values), 0, 0)
+        (result,) = told.advance(1, 1)
+        yield encode(result, code="test", settings="test")
+
+
+def test_groups_flow_to_both_and_a_retracted_one_disappears(sink):
+    sink.start()
+    sink.publish(*rolled_up([(2, 20), (3, 30), (1, 10)]), topic="rollups")
+
+    def points():
+        return [(r["group"], r["rank"], r["count"]) for r in sink.query("rollups")]
+
+    def groups():
+        if not lake.tables(root=sink.home / "lake"):
+            return []
+        rows = lake.groups(group="north", root=sink.home / "lake").to_pylist()
+        return [(r["group"], r["rank"], r["count"]) for r in rows]
+
+    eventually(lambda: points() == [("north", 3, 30)], within_s=60)
+    eventually(lambda: groups() == [("north", 3, 30)], within_s=60)
+    sink.publish(*rolled_up([(4, 0)]), topic="rollups")
+    eventually(lambda: points() == [], within_s=60)
+    eventually(lambda: groups() == [], within_s=60)
+
+
+def test_a_sink_that_was_stopped_for_long_does_not_write_over_its_successor(sink):
+    stopped = sink.start(HEADWATER_SINK__FLUSH_MS="8000")
+    sink.publish(results("d", [(0, 0, 9)]))
+    eventually(lambda: sink.points() == {("d", 0): (0, 9)}, within_s=60)
+    sink.publish(results("d", [(0, 1, 1)]))
+    eventually(lambda: sink.metric('headwater_sink_lag_records{target="influx"}') == 1)
+    stopped.send_signal(signal.SIGSTOP)
+    sink.start(HEADWATER_OPS__SINK_PORT=str(free_port()))
+    eventually(lambda: sink.points() == {("d", 0): (1, 1)}, within_s=60)
+    sink.publish(results("d", [(0, 2, 2)]))
+    eventually(lambda: sink.points() == {("d", 0): (2, 2)}, within_s=60)
+    stopped.send_signal(signal.SIGCONT)
+    sink.publish(results("last", [(0, 0, 1)]))
+    expected = {("d", 0): (2, 2), ("last", 0): (0, 1)}
+    eventually(lambda: sink.points() == expected, within_s=60)
+    eventually(lambda: sink.metric('headwater_sink_lag_records{target="lake"}') == 0, within_s=60)
+    assert sink.points() == expected
+    eventually(lambda: len(sink.in_lake()) == 4, within_s=60)
+    assert all(copies == 1 for *_, copies in sink.in_lake())

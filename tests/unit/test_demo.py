@@ -111,7 +111,8 @@ def test_latency_tells_the_time_of_the_kill_apart():
 
 
 def test_the_procfile_names_every_process():
-    assert list(read_procfile()) == ["gateway", "worker", "sink", "alerts", "api", "edge"]
+    names = ["gateway", "worker", "rollup", "sink", "alerts", "api", "edge"]
+    assert list(read_procfile()) == names
 
 
 def test_a_line_that_is_no_process_is_named(tmp_path):

@@ -153,7 +153,7 @@ def test_what_a_process_writes_is_writable_and_what_must_last_is_in_a_volume(com
         volumes = [mount.split(":") for mount in service.get("volumes", [])]
         return temporary, {Path(v[1]) for v in volumes if v[0] in compose["volumes"]}
 
-    for name in ("worker", "alerts"):
+    for name in ("worker", "rollup", "alerts"):
         # The very mount: Faust makes a folder in it, but no parents.
         assert settings.state in mounts(name)[0]
     for name, folder in (("sink", settings.lake), ("edge", settings.edge.data)):

@@ -67,6 +67,12 @@ def test_an_offence_is_named_with_its_line(written, text, says):
     assert says in str(error.value)
 
 
+def test_a_rollup_of_a_window_that_is_not_there_is_named(written):
+    written('[[rollups]]\nname = "s"\ngroup = "site"\nwindows = ["5m"]\n')
+    with pytest.raises(SettingsError, match="names the window '5m', expected one of 1m"):
+        load()
+
+
 def test_every_offence_is_listed_at_once(written):
     path = written("[gateway]\nlinger_ms = -1\nmax_rows = 0\n")
     with pytest.raises(SettingsError) as error:
