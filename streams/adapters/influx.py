@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from influxdb_client.domain.write_precision import WritePrecision
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
+from streams.core.readings import Float64
 from streams.core.results import RollupResults, WindowResults
 from streams.errors import DeliveryError, SettingsError
 from streams.settings import Settings
@@ -86,6 +87,7 @@ def lines(kind: Kind, results: WindowResults | RollupResults) -> list[str]:
         for i in range(len(results))
     ]
     floats = [(n, getattr(results, n).tolist()) for n in kind.floats]
+    floats += [(name, values.tolist()) for name, values in _extra(results).items()]
     counts = [(n, getattr(results, n).tolist()) for n in kind.counts]
     out = []
     for i, start in enumerate(results.start_ms.tolist()):
@@ -95,6 +97,10 @@ def lines(kind: Kind, results: WindowResults | RollupResults) -> list[str]:
             values += "".join(f",{name}={v[i]!r}" for name, v in floats if math.isfinite(v[i]))
         out.append(f'{measurement}{prefixes[i]} {values},reason="{results.reason[i]}" {start}')
     return out
+
+
+def _extra(results: WindowResults | RollupResults) -> Mapping[str, Float64]:
+    return results.extra if isinstance(results, WindowResults) else {}
 
 
 class Influx:
