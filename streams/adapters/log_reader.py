@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.errors import TopicMismatchError
 
@@ -35,10 +35,46 @@ async def read_all(bootstrap: str, topics: Sequence[str]) -> AsyncIterator[Any]:
         places = sorted(consumer.assignment())
         ends = await consumer.end_offsets(places)
         await consumer.seek_to_beginning(*places)
-        while any([await consumer.position(tp) < ends[tp] for tp in places]):
-            for tp, records in (await consumer.getmany(timeout_ms=500)).items():
-                for record in records:
-                    if record.offset < ends[tp]:
-                        yield record
+        async for record in _until(consumer, ends):
+            yield record
     finally:
         await consumer.stop()
+
+
+async def read_from(bootstrap: str, starts: Mapping[tuple[str, int], int]) -> AsyncIterator[Any]:
+    """Yield the records of some partitions from an offset on, up to their ends at the call.
+
+    :param starts: (topic, partition) -> first offset; 0 for all that is there.
+    """
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        places = {TopicPartition(*place): first for place, first in starts.items()}
+        consumer.assign(list(places))
+        ends = await consumer.end_offsets(list(places))
+        begins = await consumer.beginning_offsets(list(places))
+        for tp, first in places.items():
+            consumer.seek(tp, min(max(first, begins[tp]), ends[tp]))
+        async for record in _until(consumer, ends):
+            yield record
+    finally:
+        await consumer.stop()
+
+
+async def ends_of(bootstrap: str, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Return the offset that the next record of each partition will get."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        found = await consumer.end_offsets([TopicPartition(*place) for place in places])
+    finally:
+        await consumer.stop()
+    return {(tp.topic, tp.partition): int(offset) for tp, offset in found.items()}
+
+
+async def _until(consumer: Any, ends: Mapping[Any, int]) -> AsyncIterator[Any]:
+    while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+        for tp, records in (await consumer.getmany(timeout_ms=500)).items():
+            for record in records:
+                if record.offset < ends[tp]:
+                    yield record
