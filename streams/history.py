@@ -149,7 +149,7 @@ class History:
 
     def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Return the rows of a query."""
-        found: pa.Table = self._db.execute(query, dict(parameters or {})).to_arrow_table()
+        found: pa.Table = self._db.sql(query, params=dict(parameters or {})).to_arrow_table()
         return list(found.to_pylist())
 
     def __enter__(self) -> History:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +31,8 @@ _AT_ONCE = 500
 """Records that are begun, written and done together: well within the time after which a
 decision counts as abandoned."""
 _MAX_REQUEST_BYTES = 2_097_152
+Clock = Callable[[], int]
+"""Milliseconds since the epoch."""
 OPEN = (State.WAITING, State.UNFINISHED)
 """States in which a record can be acted on."""
 
@@ -74,14 +76,18 @@ def judge_of(settings: Settings) -> Judge:
 
 
 async def find(
-    settings: Settings, topic: str, selection: Selection, states: Sequence[State] | None = OPEN
+    settings: Settings,
+    topic: str,
+    selection: Selection,
+    states: Sequence[State] | None = OPEN,
+    clock: Clock = now_ms,
 ) -> list[Case]:
     """Return the selected records of a topic, oldest first, each once.
 
     :param states: only these; ``None`` for all.
     """
     ledger = await read_ledger(settings.kafka)
-    at_ms = now_ms()
+    at_ms = clock()
     found: dict[str, Case] = {}
     async for record in read_all(settings.kafka, [topic]):
         held = Held.of(record)
@@ -97,9 +103,10 @@ async def find(
 class Run:
     """One command that acts: its id, its producer, and the ledger as it reads it."""
 
-    def __init__(self, settings: Settings, producer: Any) -> None:
+    def __init__(self, settings: Settings, producer: Any, clock: Clock) -> None:
         self._settings = settings
         self._producer = producer
+        self._now_ms = clock
         self.id = uuid.uuid4().hex[:16]
 
     async def carry_out(self, action: Action, plans: Sequence[Plan], shift_ms: int = 0) -> Done:
@@ -156,13 +163,13 @@ class Run:
         ends: Mapping[str, int],
     ) -> Produce:
         old = ledger.of(identity)
-        abandoned = old if ledger.state(identity, now_ms()) is State.UNFINISHED else None
+        abandoned = old if ledger.state(identity, self._now_ms()) is State.UNFINISHED else None
         entry = Decision(
             identity,
             self.id,
             action,
             Status.BEGUN,
-            now_ms(),
+            self._now_ms(),
             shift_ms,
             # What the first of several dead runs saw: all of them wrote behind it.
             {**ends, **(abandoned.ends if abandoned else {})},
@@ -187,7 +194,7 @@ class Run:
 
     async def finish(self, action: Action, identities: Iterable[str], shift_ms: int = 0) -> None:
         """Write that records are done."""
-        at_ms = now_ms()
+        at_ms = self._now_ms()
         await self.write(
             [
                 _record(Decision(identity, self.id, action, Status.DONE, at_ms, shift_ms))
@@ -250,7 +257,7 @@ class Run:
 
 
 @asynccontextmanager
-async def run_on(settings: Settings) -> AsyncIterator[Run]:
+async def run_on(settings: Settings, clock: Clock = now_ms) -> AsyncIterator[Run]:
     """Yield a run with a producer that neither loses nor repeats."""
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka,
@@ -260,7 +267,7 @@ async def run_on(settings: Settings) -> AsyncIterator[Run]:
     )
     await producer.start()
     try:
-        yield Run(settings, producer)
+        yield Run(settings, producer, clock)
     finally:
         await producer.stop()
 

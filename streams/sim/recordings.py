@@ -180,7 +180,7 @@ class Table:
         )
         names = ", ".join(map(_quoted, wanted))
         try:
-            yield from _batches(self._db.execute(f"SELECT {names} FROM recording"))  # noqa: S608
+            yield from _batches(self._db.sql(f"SELECT {names} FROM recording"))  # noqa: S608
         except duckdb.Error as error:
             raise HeadwaterError(f"{self._path}: {_first_line(error)}") from error
 
@@ -263,8 +263,8 @@ class Lake:
         if group:
             yield group
 
-    def _run(self, query: str, order: str = "") -> duckdb.DuckDBPyConnection:
-        return self._db.execute(f"{query} {self._where} {order}", self._bound)
+    def _run(self, query: str, order: str = "") -> Any:
+        return self._db.sql(f"{query} {self._where} {order}", params=self._bound)
 
 
 def open_recording(source: str, columns: Columns, lake: Path, **where: Any) -> Table | Lake:
