@@ -112,7 +112,9 @@ class History:
     row), and ``aggregates`` (every result told).
     """
 
-    def __init__(self, lake: Path, devices: set[Device], tail: Tail) -> None:
+    def __init__(
+        self, lake: Path, devices: set[Device], tail: Tail, starts: Mapping[tuple[str, int], int]
+    ) -> None:
         self._db = duckdb.connect()
         self.from_lake = {name: _is_table(lake / name) for name in (READINGS, AGGREGATES, LATE)}
         self.refused = tail.refused
@@ -124,13 +126,17 @@ class History:
         self._db.register("wanted", wanted)
         for name, schema in _SCHEMAS.items():
             self._db.register(f"tail_{name}", tail.table(name))
+            self._db.register(f"behind_{name}", _starts_of(name, starts))
             self._join(name, schema, lake / name)
         late = self._db.execute("SELECT DISTINCT source, reason FROM late").fetchall()
         self._db.register("verdicts", _verdict_table(tail, late))
         self._db.execute(_JUDGED)
 
     def _join(self, name: str, schema: pa.Schema, path: Path) -> None:
-        """Make a view of a table's rows in the lake and behind it."""
+        """Make a view of a table's rows in the lake and behind it.
+
+        The sink goes on writing: what it wrote after we asked where it stands is in the tail.
+        """
         columns = ", ".join(f'"{column}"' for column in schema.names)
         parts = [f"SELECT {columns} FROM tail_{name}"]  # noqa: S608 our names
         if self.from_lake[name]:
@@ -142,7 +148,8 @@ class History:
                 for field in schema
             )
             parts.append(
-                f"SELECT {held} FROM lake_{name} WHERE (tenant, device) IN "  # noqa: S608 our names
+                f"SELECT {held} FROM lake_{name} JOIN behind_{name} USING (kafka_partition) "  # noqa: S608 our names
+                "WHERE kafka_offset < first_behind AND (tenant, device) IN "
                 "(SELECT (tenant, device) FROM wanted)"
             )
         self._db.execute(f"CREATE TEMP VIEW {name} AS {' UNION ALL BY NAME '.join(parts)}")
@@ -246,7 +253,7 @@ async def read_history(settings: Settings, devices: Iterable[Device]) -> History
     async for record in read_from(settings.kafka, starts):
         tail.add(record)
     tail.ledger = await read_ledger(settings.kafka)
-    return History(lake, wanted, tail)
+    return History(lake, wanted, tail, starts)
 
 
 async def read_ledger(bootstrap: str) -> Ledger:
@@ -258,6 +265,16 @@ async def read_ledger(bootstrap: str) -> Ledger:
         except DecodeError:
             continue
     return ledger
+
+
+def _starts_of(topic: str, starts: Mapping[tuple[str, int], int]) -> pa.Table:
+    mine = [(partition, first) for (name, partition), first in starts.items() if name == topic]
+    return pa.table(
+        {
+            "kafka_partition": pa.array([partition for partition, _ in mine], pa.int32()),
+            "first_behind": pa.array([first for _, first in mine], pa.int64()),
+        }
+    )
 
 
 def _verdict_table(tail: Tail, late: list[tuple[str, str]]) -> pa.Table:
