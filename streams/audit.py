@@ -9,6 +9,7 @@ should be inside must be the result's count.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,13 +20,14 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from streams.adapters.influx import MEASUREMENT, Influx
-from streams.adapters.lake import rows_of
+from streams.adapters.lake import readings_of, rows_of
 from streams.adapters.log_reader import read_all
+from streams.adapters.reading_records import RecordDecoder
 from streams.core.readings import TIME_OF_RECEIPT
 from streams.core.windows import Tumbling
 from streams.errors import DecodeError, DeliveryError
 from streams.history import read_ledger
-from streams.ports import TIME_MARKER_HEADER
+from streams.ports import is_time_marker
 from streams.settings import Settings
 from streams.topics import AGGREGATES, LATE, QUARANTINE, READINGS, REJECTED
 
@@ -281,11 +283,22 @@ def _per_device(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
 async def _read_log(settings: Settings, tenant: str | None) -> Log:
     tables: dict[str, list[pa.Table]] = {READINGS: [], AGGREGATES: []}
     verdicts: dict[str, str] = {}
+    decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows)
+    waiting: dict[int, list[Any]] = defaultdict(list)
+
+    def decode(partition: int) -> None:
+        tables[READINGS].append(readings_of(partition, waiting.pop(partition), decoder)[0])
+
     refused = 0
     names = {REJECTED: "rejected", QUARANTINE: "quarantined", LATE: "late"}
     async for record in read_all(settings.kafka, [*tables, *names]):
         headers = dict(record.headers)
-        if TIME_MARKER_HEADER in headers:
+        if is_time_marker(record):
+            continue
+        if record.topic == READINGS:
+            waiting[record.partition].append(record)
+            if len(waiting[record.partition]) >= _DECODED_AT_ONCE:
+                decode(record.partition)
             continue
         if record.topic in tables:
             try:
@@ -298,6 +311,8 @@ async def _read_log(settings: Settings, tenant: str | None) -> Log:
             verdicts[source] = names[record.topic]
         elif tenant is None or headers.get("hw-tenant", tenant.encode()) == tenant.encode():
             refused += 1
+    for partition in list(waiting):
+        decode(partition)
     return Log(
         _joined(tables[READINGS], _NO_READINGS, tenant),
         _joined(tables[AGGREGATES], _NO_AGGREGATES, tenant),
@@ -313,6 +328,7 @@ async def _read_log(settings: Settings, tenant: str | None) -> Log:
 
 
 _PARTS_OF_A_READING = 3
+_DECODED_AT_ONCE = 5_000
 _PLACE = [("kafka_partition", pa.int32()), ("kafka_offset", pa.int64()), ("row", pa.int32())]
 _NO_PLACES = pa.schema(_PLACE)
 _NAMES = [(name, pa.string()) for name in ("tenant", "site", "device", "metric")]

@@ -6,6 +6,7 @@ exactly behind it: every row once. Without a lake everything comes from Kafka.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +16,13 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from streams.adapters.lake import LakeTable, rows_of
+from streams.adapters.lake import LakeTable, readings_of, rows_of
 from streams.adapters.log_reader import read_all, read_from
+from streams.adapters.reading_records import RecordDecoder
 from streams.core.placement import partition_of
 from streams.core.readings import TIME_OF_RECEIPT
 from streams.errors import DecodeError
-from streams.ports import TIME_MARKER_HEADER
+from streams.ports import is_time_marker
 from streams.recovery.ledger import Decision, Ledger
 from streams.settings import Settings
 from streams.topics import AGGREGATES, LATE, QUARANTINE, READINGS, REDRIVES, REJECTED
@@ -28,6 +30,7 @@ from streams.topics import AGGREGATES, LATE, QUARANTINE, READINGS, REDRIVES, REJ
 Device = tuple[str, str]
 """Tenant and device."""
 
+_DECODED_AT_ONCE = 5_000
 _PLACE = [("kafka_partition", pa.int32()), ("kafka_offset", pa.int64()), ("row", pa.int32())]
 _NAMES = [(name, pa.string()) for name in ("tenant", "site", "device", "metric")]
 _READING = pa.schema(
@@ -174,8 +177,10 @@ class History:
 class Tail:
     """What Kafka holds behind the lake, of the wanted devices."""
 
-    def __init__(self, devices: set[Device]) -> None:
+    def __init__(self, devices: set[Device], decoder: RecordDecoder) -> None:
         self._devices = devices
+        self._decoder = decoder
+        self._undecoded: dict[int, list[Any]] = defaultdict(list)
         self._tables: dict[str, list[pa.Table]] = {name: [] for name in _SCHEMAS}
         self.verdicts: dict[str, tuple[str, str, str]] = {}
         """Source -> verdict, reason, detail."""
@@ -185,8 +190,13 @@ class Tail:
 
     def add(self, record: Any) -> None:
         """Take a record of any of the topics."""
-        headers = dict(record.headers)
-        if TIME_MARKER_HEADER in headers:
+        if is_time_marker(record):
+            return
+        if record.topic == READINGS:
+            waiting = self._undecoded[record.partition]
+            waiting.append(record)
+            if len(waiting) >= _DECODED_AT_ONCE:
+                self._decode(record.partition)
             return
         if record.topic in _SCHEMAS:
             try:
@@ -194,7 +204,13 @@ class Tail:
             except DecodeError:
                 return
         if record.topic in (LATE, QUARANTINE, REJECTED):
-            self._add_verdict(record, {k: v.decode(errors="replace") for k, v in headers.items()})
+            self._add_verdict(
+                record, {name: text.decode(errors="replace") for name, text in record.headers}
+            )
+
+    def _decode(self, partition: int) -> None:
+        records = self._undecoded.pop(partition)
+        self._add_rows(READINGS, readings_of(partition, records, self._decoder)[0])
 
     def _add_rows(self, topic: str, rows: pa.Table) -> None:
         keys = zip(rows["tenant"].to_pylist(), rows["device"].to_pylist(), strict=True)
@@ -235,6 +251,8 @@ class Tail:
 
     def table(self, name: str) -> pa.Table:
         """Return the rows of one table."""
+        for partition in list(self._undecoded):
+            self._decode(partition)
         return pa.concat_tables([_SCHEMAS[name].empty_table(), *self._tables[name]])
 
 
@@ -249,7 +267,7 @@ async def read_history(settings: Settings, devices: Iterable[Device]) -> History
             starts[topic, partition] = behind or 0
     # Messages that a gateway refused lie in any partition.
     starts |= {(REJECTED, partition): 0 for partition in range(settings.topics.partitions)}
-    tail = Tail(wanted)
+    tail = Tail(wanted, RecordDecoder(settings.metrics, settings.gateway.max_rows))
     async for record in read_from(settings.kafka, starts):
         tail.add(record)
     tail.ledger = await read_ledger(settings.kafka)

@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streams.adapters.lake import TABLES, rows_of
+from streams.adapters.lake import TABLES, readings_of, rows_of
 from streams.adapters.log_reader import read_all
+from streams.adapters.reading_records import RecordDecoder
 from streams.errors import DecodeError, HeadwaterError
-from streams.ports import TIME_MARKER_HEADER
+from streams.ports import is_time_marker
 from streams.settings import Settings
-from streams.topics import specs
+from streams.topics import READINGS, specs
 
 _SHOWN_BYTES = 60
 _WIDE = 110
@@ -55,24 +56,28 @@ async def show(
     known = [spec.name for spec in specs(settings.topics)]
     if topic not in known:
         raise HeadwaterError(f"no topic {topic!r}; the topics are {', '.join(known)}")
+    decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows)
     kept: deque[Row] = deque(maxlen=limit or None)
     async for record in read_all(settings.kafka, [topic]):
-        kept.extend(row for row in rows(topic, record) if _wanted(row, device))
+        kept.extend(row for row in rows(topic, record, decoder) if _wanted(row, device))
     console = Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
     _print(console, topic, list(kept), as_json=as_json)
     if follow:
         with suppress(asyncio.CancelledError):
             async for record in _follow(settings.kafka, topic):
-                found = [row for row in rows(topic, record) if _wanted(row, device)]
+                found = [row for row in rows(topic, record, decoder) if _wanted(row, device)]
                 if found:
                     _print(console, topic, found, as_json=as_json)
 
 
-def rows(topic: str, record: Any) -> list[Row]:
+def rows(topic: str, record: Any, decoder: RecordDecoder) -> list[Row]:
     """Return the rows of one record: of a frame, of JSON, or its headers and first bytes."""
     headers = {name: value.decode(errors="replace") for name, value in record.headers}
-    if TIME_MARKER_HEADER in headers:
+    if is_time_marker(record):
         return []
+    if topic == READINGS:
+        told: list[Row] = readings_of(record.partition, [record], decoder)[0].to_pylist()
+        return told or [_raw(record, headers)]
     if topic in TABLES:
         try:
             found: list[Row] = rows_of(topic, record).to_pylist()

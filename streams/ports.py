@@ -7,16 +7,51 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class LogRecord:
-    """One record of a Kafka partition, as the log holds it."""
+class LogRecord(Protocol):
+    """One record of a Kafka partition, as the log holds it.
 
-    offset: int
-    timestamp_ms: int
-    """Log append time for data topics: the only clock that the logic sees."""
-    key: bytes | None
-    value: bytes | None
-    headers: Mapping[str, bytes] = field(default_factory=dict)
+    The names are those of Kafka's own clients, so that a fetched record goes to the logic as it
+    is: making another object of each costs as much as decoding it.
+    """
+
+    @property
+    def offset(self) -> int:
+        """Place in the partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Log append time for data topics, in ms: the only clock that the logic sees."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The key's bytes."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """The value's bytes."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Names and values, in order."""
+        ...
+
+
+def header(record: LogRecord, name: str) -> bytes | None:
+    """Return the last header of this name."""
+    found = None
+    for other, value in record.headers:
+        if other == name:
+            found = value
+    return found
+
+
+def is_time_marker(record: LogRecord) -> bool:
+    """Whether a record carries no data, only its log time."""
+    return bool(record.headers) and any(name == TIME_MARKER_HEADER for name, _ in record.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +69,7 @@ class PartitionLogic(Protocol):
     """All that the owner of one partition does: records in, records out, state by key.
 
     It is deterministic: the same records give the same output and the same state, in whatever
-    batches they come. It never reads a clock; time is ``LogRecord.timestamp_ms``. The host
+    batches they come. It never reads a clock; time is ``LogRecord.timestamp``. The host
     (``streams/agents/host.py``) runs it against Kafka, the test driver in memory.
 
     State is kept under keys (a shard number, a device). The host stores a key's snapshot with

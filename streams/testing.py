@@ -17,9 +17,21 @@ It also plays what production does to the logic: :meth:`Driver.checkpoint` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
+from streams.ports import TIME_MARKER_HEADER, LogicFactory, PartitionLogic, Produce
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record of the driver's log; see :class:`streams.ports.LogRecord`."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Driver:
@@ -31,7 +43,7 @@ class Driver:
     def __init__(self, factory: LogicFactory, *, partition: int = 0, partitions: int = 1) -> None:
         self._factory = factory
         self._placement = (partition, partitions)
-        self.log: list[LogRecord] = []
+        self.log: list[Record] = []
         self.output: list[Produce] = []
         self._read = 0
         self._stored: dict[str, tuple[int, bytes]] = {}
@@ -47,7 +59,8 @@ class Driver:
         headers: Mapping[str, bytes] | None = None,
     ) -> None:
         """Append a record to the log without processing it."""
-        self.log.append(LogRecord(len(self.log), at_ms, key, value, dict(headers or {})))
+        given = tuple((headers or {}).items())
+        self.log.append(Record(len(self.log), at_ms, key, value, given))
 
     def send(
         self,

@@ -25,6 +25,11 @@ CONTENT_TYPE = b"application/vnd.apache.arrow.stream"
 
 def encode(readings: Readings) -> bytes:
     """Return *readings* as one Arrow IPC stream of one batch."""
+    return write_stream(frame_columns(readings), {b"hw.version": VERSION})
+
+
+def frame_columns(readings: Readings) -> dict[str, pa.Array]:
+    """Return the columns of a frame; those that say nothing are left out."""
     columns: dict[str, pa.Array] = {
         name: labels_column(getattr(readings, name)) for name in _LABELS
     }
@@ -43,7 +48,7 @@ def encode(readings: Readings) -> bytes:
         columns["int"] = pa.array([readings.exact_int.get(i) for i in range(n)], pa.int64())
     if readings.text:
         columns["text"] = pa.array([readings.text.get(i) for i in range(n)], pa.string())
-    return write_stream(columns, {b"hw.version": VERSION})
+    return columns
 
 
 def decode(payload: bytes) -> Readings:

@@ -6,7 +6,7 @@ transaction. So whoever goes on after a crash knows exactly what is in: nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from streams.adapters.frames import read_stream
+from streams.adapters.frames import frame_columns, read_stream
+from streams.adapters.reading_records import RecordDecoder, Refused
+from streams.core.readings import Int64
 from streams.errors import DeliveryError
+from streams.ports import LogRecord
 from streams.topics import AGGREGATES, ANOMALIES, LATE, READINGS
 
 TABLES = (READINGS, AGGREGATES, ANOMALIES, LATE)
@@ -32,10 +35,11 @@ _OPTIONAL: Mapping[str, pa.DataType] = {
 
 
 def rows_of(topic: str, record: Any) -> pa.Table:
-    """Return a record's rows with their place: kafka_partition, kafka_offset, row, day.
+    """Return the rows of a frame with their place: kafka_partition, kafka_offset, row, day.
 
     ``day`` (UTC, of the log time) is the partition column of the table: it follows the clock of
-    the log, so a replay of old readings makes no folder per old day.
+    the log, so a replay of old readings makes no folder per old day. For ``readings``, whose
+    records need not be frames, see :func:`readings_of`.
 
     :raises DecodeError: if the value is no frame.
     """
@@ -47,13 +51,9 @@ def rows_of(topic: str, record: Any) -> pa.Table:
         else table.column(name)
         for name in table.column_names
     }
-    if topic in (READINGS, LATE):
-        for name, kind in _OPTIONAL.items():
-            columns[name] = columns[name].cast(kind) if name in columns else pa.nulls(n, kind)
-        columns["quality"] = pc.fill_null(columns["quality"], pa.scalar(0, pa.uint8()))
-        columns["quality"] = columns["quality"].cast(pa.int16())
-        columns["kafka_ms"] = _constant(record.timestamp, n, pa.int64())
     if topic == LATE:
+        _complete(columns, n)
+        columns["kafka_ms"] = _constant(record.timestamp, n, pa.int64())
         headers = dict(record.headers)
         for name in ("reason", "source"):
             value = headers.get(f"hw-{name}", b"").decode()
@@ -62,9 +62,45 @@ def rows_of(topic: str, record: Any) -> pa.Table:
     columns["kafka_offset"] = _constant(record.offset, n, pa.int64())
     if "row" not in columns:
         columns["row"] = pa.array(np.arange(n, dtype=np.int32))
-    day = str(np.datetime64(record.timestamp, "ms").astype("datetime64[D]"))
-    columns["day"] = _constant(day, n, pa.string())
+    columns["day"] = _days(np.full(n, record.timestamp))
     return pa.table(columns).replace_schema_metadata(None)
+
+
+def readings_of(
+    partition: int, records: Sequence[LogRecord], decoder: RecordDecoder
+) -> tuple[pa.Table, Sequence[Refused]]:
+    """Return the rows of records of ``readings``, as :func:`rows_of`, and the records refused.
+
+    :param records: of one partition, in order, without time markers.
+    """
+    decoded = decoder.decode(records)
+    at, n = decoded.at, len(decoded.at)
+    kafka_ms = np.fromiter((r.timestamp for r in records), np.int64, len(records))[at]
+    offset = np.fromiter((r.offset for r in records), np.int64, len(records))[at]
+    columns = {
+        name: pc.cast(column, pa.string()) if pa.types.is_dictionary(column.type) else column
+        for name, column in frame_columns(decoded.readings).items()
+    }
+    _complete(columns, n)
+    columns["kafka_ms"] = pa.array(kafka_ms)
+    columns["kafka_partition"] = _constant(partition, n, pa.int32())
+    columns["kafka_offset"] = pa.array(offset)
+    columns["row"] = pa.array(decoded.row())
+    columns["day"] = _days(kafka_ms)
+    return pa.table(columns), decoded.refused
+
+
+def _complete(columns: dict[str, Any], n: int) -> None:
+    """Add the columns that a frame leaves out where they would say nothing."""
+    for name, kind in _OPTIONAL.items():
+        columns[name] = columns[name].cast(kind) if name in columns else pa.nulls(n, kind)
+    quality = pc.fill_null(columns["quality"], pa.scalar(0, pa.uint8()))
+    columns["quality"] = quality.cast(pa.int16())
+
+
+def _days(kafka_ms: Int64) -> pa.Array:
+    days = pa.array(kafka_ms.astype("datetime64[ms]").astype("datetime64[D]"))
+    return days.cast(pa.string())
 
 
 def _constant(value: Any, n: int, kind: pa.DataType) -> pa.Array:

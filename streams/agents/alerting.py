@@ -24,7 +24,7 @@ from streams.core.alert_states import (
 from streams.core.results import Scores
 from streams.core.rules import AnomalyRule, RuleBook, Series
 from streams.errors import DecodeError
-from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
+from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
 from streams.settings import Settings, Webhook
 from streams.topics import ALERTS, ANOMALIES, DELIVERIES
 
@@ -77,9 +77,9 @@ class AlertLogic:
             if record.offset <= self._stamp:
                 continue
             self._dirty_since = min(self._dirty_since, record.offset)
-            self._clock_ms = max(self._clock_ms, record.timestamp_ms)
+            self._clock_ms = max(self._clock_ms, record.timestamp)
             out += self._tell(self._pass_time())
-            if TIME_MARKER_HEADER in record.headers:
+            if is_time_marker(record):
                 continue
             try:
                 scores = results.decode_scores(record.value or b"")
@@ -177,7 +177,7 @@ class AlertLogic:
             record.value or b"",
             error,
             source=f"kafka:{ANOMALIES}/{self._partition}/{record.offset}",
-            received_ms=record.timestamp_ms,
+            received_ms=record.timestamp,
             max_bytes=self._max_bytes,
             partition=self._partition,
         )

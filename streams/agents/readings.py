@@ -7,6 +7,7 @@ so one snapshot of a shard is consistent by construction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,20 @@ from prometheus_client import Counter
 
 from models.core.robust import RobustLevel, RobustParams
 from streams.adapters import frames, results, shard_codec
+from streams.adapters.reading_records import RecordDecoder, Refused
 from streams.adapters.rejected import rejected_record
 from streams.agents.verdicts import explain_rows
 from streams.core import snapshots
 from streams.core.classes import Class
 from streams.core.crossings import Crossings
 from streams.core.engine import DeviceRules, Folded, LogRows, StreamEngine
-from streams.core.readings import Labels, Readings, concat_readings
+from streams.core.readings import Labels
 from streams.core.registry import NEVER
 from streams.core.results import Scores, WindowResults
 from streams.core.segments import running_max_before
 from streams.core.windows import Tumbling
-from streams.errors import DecodeError, StateError
-from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
+from streams.errors import StateError
+from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
 from streams.settings import Settings
 from streams.topics import AGGREGATES, ANOMALIES, READINGS
 from streams.version import VERSION
@@ -37,7 +39,7 @@ PARTITION_KEY = "partition"
 _READINGS = Counter("headwater_worker_readings", "Readings judged, by class.", ["verdict"])
 _RESULTS = Counter("headwater_worker_window_results", "Window results emitted.", ["reason"])
 _SCORES = Counter("headwater_worker_scores_told", "Scores written to anomalies.")
-_POISON = Counter("headwater_worker_poison_records", "Records of readings that are no frame.")
+_POISON = Counter("headwater_worker_poison_records", "Records of readings that were refused.")
 
 
 def make_readings(settings: Settings) -> LogicFactory:
@@ -50,7 +52,7 @@ def make_readings(settings: Settings) -> LogicFactory:
 
 
 class ReadingsLogic:
-    """Frames of ``readings`` in; ``aggregates``, ``anomalies`` and what was not accepted out."""
+    """``readings`` in, in any codec; ``aggregates``, ``anomalies`` and what was refused out."""
 
     def __init__(self, settings: Settings, partition: int, partitions: int) -> None:
         self._partition = partition
@@ -59,6 +61,7 @@ class ReadingsLogic:
             "hw-partitions": str(partitions).encode(),
         }
         self._max_bytes = settings.gateway.max_rejected_bytes
+        self._decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows)
         self._fingerprint = settings.fingerprint()
         self._detection = settings.detection
         definitions = [
@@ -87,20 +90,15 @@ class ReadingsLogic:
     def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
         """Take the next records of ``readings``; see :class:`PartitionLogic`."""
         out: list[Produce] = []
-        waiting: list[tuple[LogRecord, int, Readings]] = []
-        for record in records:
-            self._clock_ms = max(self._clock_ms, record.timestamp_ms)
-            self._dirty_since = min(self._dirty_since, record.offset)
-            if TIME_MARKER_HEADER in record.headers:
-                out += self._fold_rows(waiting)
-                waiting = []
-                out += self._windows(self.engine.advance(self._clock_ms, record.offset))
-                continue
-            try:
-                waiting.append((record, self._clock_ms, frames.decode(record.value or b"")))
-            except DecodeError as error:
-                out += self._reject(record, error)
-        return out + self._fold_rows(waiting)
+        if records:
+            self._dirty_since = min(self._dirty_since, records[0].offset)
+        begin = 0
+        for at in [at for at, record in enumerate(records) if is_time_marker(record)]:
+            out += self._fold_records(records[begin:at])
+            self._clock_ms = max(self._clock_ms, records[at].timestamp)
+            out += self._windows(self.engine.advance(self._clock_ms, records[at].offset))
+            begin = at + 1
+        return out + self._fold_records(records[begin:] if begin else records)
 
     def dirty(self) -> Mapping[str, int]:
         """Return the dirty shards, and the partition's own entry."""
@@ -145,16 +143,24 @@ class ReadingsLogic:
 
     # -- records ------------------------------------------------------------------------
 
-    def _fold_rows(self, waiting: list[tuple[LogRecord, int, Readings]]) -> list[Produce]:
-        if not waiting:
+    def _fold_records(self, records: Sequence[LogRecord]) -> list[Produce]:
+        """Fold records between time markers."""
+        if not records:
             return []
-        sizes = [len(readings) for _, _, readings in waiting]
-        rows = LogRows(
-            concat_readings([readings for _, _, readings in waiting]),
-            np.repeat(np.asarray([r.offset for r, _, _ in waiting], np.int64), sizes),
-            np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
-            np.repeat(np.asarray([clock for _, clock, _ in waiting], np.int64), sizes),
-        )
+        decoded = self._decoder.decode(records)
+        log_ms = np.fromiter(map(attrgetter("timestamp"), records), np.int64, len(records))
+        clock_ms = np.maximum(np.maximum.accumulate(log_ms), self._clock_ms)
+        self._clock_ms = int(clock_ms[-1])
+        out = [made for refused in decoded.refused for made in self._reject(records, refused)]
+        if len(decoded.at):
+            offset = np.fromiter(map(attrgetter("offset"), records), np.int64, len(records))
+            at = decoded.at
+            out += self._fold_rows(
+                LogRows(decoded.readings, offset[at], decoded.row(), clock_ms[at])
+            )
+        return out
+
+    def _fold_rows(self, rows: LogRows) -> list[Produce]:
         out: list[Produce] = []
         for folded in self.engine.fold(rows):
             out += self._windows(folded.results)
@@ -175,19 +181,22 @@ class ReadingsLogic:
         value = results.encode(content, code=VERSION, settings=self._fingerprint)
         return Produce(topic, value, None, self._partition, self._headers)
 
-    def _reject(self, record: LogRecord, error: DecodeError) -> list[Produce]:
+    def _reject(self, records: Sequence[LogRecord], refused: Refused) -> list[Produce]:
+        record, source = records[refused.at], refused.source
         if record.offset <= self._stamp:
             return []
         _POISON.inc()
-        source = f"kafka:{READINGS}/{self._partition}/{record.offset}"
         return [
             rejected_record(
                 record.value or b"",
-                error,
-                source=source,
-                received_ms=record.timestamp_ms,
+                refused.error,
+                source=f"kafka:{READINGS}/{self._partition}/{record.offset}",
+                received_ms=record.timestamp,
                 max_bytes=self._max_bytes,
                 partition=self._partition,
+                tenant=source.tenant if source else None,
+                site=source.site if source else None,
+                device=source.device if source else None,
             )
         ]
 

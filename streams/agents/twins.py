@@ -32,7 +32,7 @@ from streams.adapters.twin_records import (
     reading_of,
 )
 from streams.errors import DecodeError, StateError
-from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
+from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, header, is_time_marker
 from streams.settings import Settings
 from streams.topics import TWIN_STATE, TWIN_UPDATES
 
@@ -106,7 +106,7 @@ class TwinLogic(PartitionLogic):
         """Fold each record into its device's twin; a bad one goes to ``rejected``."""
         made: list[Produce] = []
         for record in records:
-            if TIME_MARKER_HEADER in record.headers:
+            if is_time_marker(record):
                 continue
             key = (record.key or b"").decode(errors="replace")
             if record.offset <= self._stamps.get(key, -1):
@@ -142,7 +142,7 @@ class TwinLogic(PartitionLogic):
         tenant, slash, device = key.partition("/")
         if not (tenant and slash and device):
             raise WireError("bad-key", f"{key[:80]!r}: the key is tenant/device")
-        kind = record.headers.get(KIND, b"")
+        kind = header(record, KIND) or b""
         _RECORDS.labels("edit" if kind == EDIT else "sync").inc()
         if kind == EDIT:
             return self._edit(key, record)
@@ -155,14 +155,14 @@ class TwinLogic(PartitionLogic):
         twin = self.device(key) or self._new(record)
         before = len(twin.replica.twin.ledger)
         # Offsets begin at 0, counters at 1.
-        twin.replica.edit(sets, deletes, now_ms=record.timestamp_ms, counter=record.offset + 1)
+        twin.replica.edit(sets, deletes, now_ms=record.timestamp, counter=record.offset + 1)
         self._keep(key, twin, record)
         _CONFLICTS.inc(max(0, len(twin.replica.twin.ledger) - before))
         return [self._state(key, twin, record), *self._tell_all(key, twin)]
 
     def _sync(self, key: str, record: LogRecord) -> list[Produce]:
         message = decode_message(record.value or b"")
-        site = record.headers.get(SITE, b"").decode(errors="replace")
+        site = (header(record, SITE) or b"").decode(errors="replace")
         if not site:
             raise WireError("bad-site", f"a sync message needs the header {SITE}")
         twin = self.device(key) or self._new(record)
@@ -199,7 +199,7 @@ class TwinLogic(PartitionLogic):
             "device": device,
             "sites": sorted(twin.sessions),
             "offset": record.offset,
-            "updated_ms": record.timestamp_ms,
+            "updated_ms": record.timestamp,
             **view(twin.replica.twin, self._reading.policies),
         }
         headers = {"content-type": b"application/json"}
@@ -208,12 +208,12 @@ class TwinLogic(PartitionLogic):
     def _reject(self, record: LogRecord, error: TwinError) -> Produce:
         _REJECTED.labels(error.reason).inc()
         tenant, _, device = (record.key or b"").decode(errors="replace").partition("/")
-        site = record.headers.get(SITE)
+        site = header(record, SITE)
         return rejected_record(
             record.value or b"",
             DecodeError(error.reason, error.detail),
             source=f"kafka:{TWIN_UPDATES}/{self._partition}/{record.offset}",
-            received_ms=record.timestamp_ms,
+            received_ms=record.timestamp,
             max_bytes=self._max_rejected_bytes,
             partition=self._partition,
             tenant=tenant or None,
@@ -236,7 +236,7 @@ class TwinLogic(PartitionLogic):
     def _new(self, record: LogRecord) -> DeviceTwin:
         """Return an empty twin; it is kept once a record made something of it."""
         # Of the log alone, and unlike any other life, should the topics be made anew.
-        life = f"cloud:{self._partition}.{record.offset}.{record.timestamp_ms}"
+        life = f"cloud:{self._partition}.{record.offset}.{record.timestamp}"
         return DeviceTwin(Replica(life, self._reading))
 
     def _keep(self, key: str, twin: DeviceTwin, record: LogRecord) -> None:

@@ -207,7 +207,7 @@ def refold(
     for row in rows:
         driver.append(frames.encode(_one(row)), at_ms=int(row["kafka_ms"]))
     driver.run()
-    driver.tick(at_ms=driver.log[-1].timestamp_ms + 2 * _NEVER_MS)
+    driver.tick(at_ms=driver.log[-1].timestamp + 2 * _NEVER_MS)
     told = [results.decode_windows(value) for value in driver.values(AGGREGATES)]
     found = [
         (int(part.rank[i]), part, i)

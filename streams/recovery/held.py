@@ -87,6 +87,12 @@ class Held:
         return int(told) if told.isdigit() else len(self.value)
 
     @property
+    def received_ms(self) -> int:
+        """When the original came in; where it was not told, when the record was written."""
+        told = self.headers.get("hw-received-ms", "")
+        return int(told) if told.isdigit() else self.written_ms
+
+    @property
     def is_cut(self) -> bool:
         """Whether the original was longer than what was kept."""
         return self.length > len(self.value)

@@ -14,6 +14,8 @@ from datetime import timedelta
 import numpy as np
 
 from streams.adapters import frames
+from streams.adapters.reading_records import RecordDecoder
+from streams.adapters.record_names import SITE
 from streams.core.readings import ABSENT, TIME_OF_RECEIPT, Readings
 from streams.core.segments import TIME_LIMIT_MS
 from streams.errors import DecodeError
@@ -21,6 +23,7 @@ from streams.gateway.records import frame_records
 from streams.intake.decode import BatchDecoder, Message
 from streams.ports import Produce
 from streams.recovery.held import Held
+from streams.testing import Record
 from streams.topics import LATE, QUARANTINE, READINGS
 
 REDRIVEN_HEADER = "hw-redriven"
@@ -53,7 +56,8 @@ class Plan:
 class Judge:
     """Makes plans after today's settings.
 
-    :param decoder: makes the decoder of the mappings and the metric catalogue.
+    :param decoder: makes the decoder of the mappings and the metric catalogue, as a gateway's.
+    :param reader: makes the decoder of records of ``readings``, as a worker's.
     :param now_ms: the clock, milliseconds since the epoch.
     """
 
@@ -62,6 +66,7 @@ class Judge:
     max_rows: int
     now_ms: int
     decoder: Callable[[], BatchDecoder] = field(repr=False)
+    reader: Callable[[], RecordDecoder] = field(repr=False)
 
     def release(self, held: Held, shift_ms: int = 0) -> Plan:
         """Put a quarantined reading back on an operator's word, its time moved by *shift_ms*.
@@ -94,7 +99,7 @@ class Judge:
             return Plan(held, why_not=f"it was refused on {topic}, which is not read again")
         if len(rest) == _PARTS_OF_A_READING:
             return self._put_back(held, 0, vouched=False)
-        return self._read_again(held, int(rest[0]))
+        return self._read_again(held)
 
     def _put_back(self, held: Held, shift_ms: int, *, vouched: bool) -> Plan:
         try:
@@ -128,9 +133,7 @@ class Judge:
         return ""
 
     def _decode_again(self, held: Held, topic: str) -> Plan:
-        received = held.headers.get("hw-received-ms", "")
-        received_ms = int(received) if received.isdigit() else held.written_ms
-        decoded = self.decoder().decode([Message(topic, held.value, received_ms)])
+        decoded = self.decoder().decode([Message(topic, held.value, held.received_ms)])
         if decoded.refused:
             refused = decoded.refused[0]
             return Plan(held, why_not=f"{refused.reason}: {refused.detail}")
@@ -138,15 +141,17 @@ class Judge:
             return Plan(held, why_not="it has no readings: its topic belongs to another process")
         return self._plan(held, decoded.readings)
 
-    def _read_again(self, held: Held, partition: int) -> Plan:
-        """A record that some producer wrote into ``readings``: the same bytes, once they can be."""
-        try:
-            readings = frames.decode(held.value)
-        except DecodeError as error:
-            return Plan(held, why_not=str(error))
-        headers = {**_frame_headers(self.partitions), **_mark(held, 0)}
-        record = Produce(READINGS, held.value, None, partition, headers)
-        return Plan(held, [record], readings=len(readings))
+    def _read_again(self, held: Held) -> Plan:
+        """A record that some producer wrote into ``readings``, read as the worker reads it."""
+        owner = held.headers.get("hw-tenant"), held.device
+        key = "/".join(map(str, owner)).encode() if all(owner) else None
+        site = held.headers.get("hw-site")
+        headers = [(SITE, site.encode())] if site else []
+        record = Record(0, held.received_ms, key, held.value, headers)
+        decoded = self.reader().decode([record])
+        if decoded.refused:
+            return Plan(held, why_not=str(decoded.refused[0].error))
+        return self._plan(held, decoded.readings)
 
     def _plan(self, held: Held, readings: Readings) -> Plan:
         records = [
@@ -183,7 +188,3 @@ def _unnumbered(readings: Readings, shift_ms: int, received_ms: int | None) -> R
 
 def _mark(held: Held, number: int) -> dict[str, bytes]:
     return {REDRIVEN_HEADER: f"{held.identity}#{number}".encode(errors="replace")}
-
-
-def _frame_headers(partitions: int) -> dict[str, bytes]:
-    return {"hw-partitions": b"%d" % partitions, "content-type": frames.CONTENT_TYPE}

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streams.adapters.log_reader import ends_of, read_all, read_from
+from streams.adapters.reading_records import RecordDecoder
 from streams.errors import HeadwaterError, ServiceError
 from streams.history import read_history, read_ledger
 from streams.intake.decode import BatchDecoder
@@ -72,6 +73,7 @@ def judge_of(settings: Settings) -> Judge:
         decoder=lambda: BatchDecoder(
             topics, settings.metrics, settings.gateway.max_rows, settings.gateway.max_payload_bytes
         ),
+        reader=lambda: RecordDecoder(settings.metrics, settings.gateway.max_rows),
     )
 
 

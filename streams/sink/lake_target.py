@@ -10,12 +10,14 @@ import pyarrow as pa
 from aiokafka import TopicPartition
 from prometheus_client import Counter
 
-from streams.adapters.lake import TABLES, LakeTable, rows_of
+from streams.adapters.lake import TABLES, LakeTable, readings_of, rows_of
+from streams.adapters.reading_records import RecordDecoder
 from streams.errors import DecodeError
-from streams.ports import TIME_MARKER_HEADER
+from streams.ports import is_time_marker
 from streams.settings import Settings
+from streams.topics import READINGS
 
-_SKIPPED = Counter("headwater_sink_lake_skipped_records", "Records that are no frame.", ["topic"])
+_SKIPPED = Counter("headwater_sink_lake_skipped_records", "Records that cannot be read.", ["topic"])
 
 
 class LakeTarget:
@@ -27,6 +29,7 @@ class LakeTarget:
     def __init__(self, settings: Settings) -> None:
         self.flush_ms = settings.sink.lake_flush_ms
         self._tables = {name: LakeTable(settings.lake.absolute(), name) for name in TABLES}
+        self._decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows)
         self._waiting: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
         self._reached: dict[str, dict[int, int]] = {name: {} for name in TABLES}
         self._rows = 0
@@ -40,18 +43,25 @@ class LakeTarget:
         return await asyncio.to_thread(table.next_offset, partition.partition)
 
     def add(self, partition: TopicPartition, records: Sequence[Any]) -> None:
-        """Buffer the rows of records; what is no frame was refused by the worker already."""
-        for record in records:
-            if any(name == TIME_MARKER_HEADER for name, _ in record.headers):
-                continue
-            try:
-                rows = rows_of(partition.topic, record)
-            except DecodeError:
-                _SKIPPED.labels(partition.topic).inc()
-                continue
-            self._waiting[partition.topic].append(rows)
+        """Buffer the rows of records; what cannot be read was refused by the worker already."""
+        topic = partition.topic
+        data = [record for record in records if not is_time_marker(record)]
+        if topic == READINGS and data:
+            rows, refused = readings_of(partition.partition, data, self._decoder)
+            _SKIPPED.labels(topic).inc(len(refused))
+            self._keep(topic, rows)
+        else:
+            for record in data:
+                try:
+                    self._keep(topic, rows_of(topic, record))
+                except DecodeError:
+                    _SKIPPED.labels(topic).inc()
+        self._reached[topic][partition.partition] = records[-1].offset
+
+    def _keep(self, topic: str, rows: pa.Table) -> None:
+        if len(rows):
+            self._waiting[topic].append(rows)
             self._rows += len(rows)
-        self._reached[partition.topic][partition.partition] = records[-1].offset
 
     def rows(self) -> int:
         """Return how many rows wait."""

@@ -18,6 +18,8 @@ from aiokafka import AIOKafkaProducer
 from standardwebhooks.webhooks import Webhook as Signer
 
 from streams.adapters import frames
+from streams.adapters.log_reader import read_all
+from streams.adapters.reading_records import RecordDecoder
 from streams.adapters.rejected import rejected_record
 from streams.agents.readings import make_readings
 from streams.alerts.secrets import new_secret
@@ -98,6 +100,28 @@ def test_the_readers_of_the_wire_page_read_what_headwater_writes(kafka, program)
     eventually(lambda: f"t {device} m 1m 0 rank 0 mean 1.5" in seen(), what="a window printed")
     seen = program("wire.md", "read_rejected.py", replace=where)
     eventually(lambda: f"malformed-json {device} b'not json'" in seen(), what="a refusal printed")
+
+
+def test_what_the_producer_of_the_wire_page_writes_is_a_reading(kafka, program):
+    device = f"doc-{uuid.uuid4().hex[:8]}"
+    where = [("127.0.0.1:9092", kafka), ("boiler-1", device)]
+    printed = program("wire.md", "write_readings.py", replace=where)
+
+    async def written():
+        key = f"acme/{device}".encode()
+        return [record async for record in read_all(kafka, ["readings"]) if record.key == key]
+
+    eventually(lambda: asyncio.run(written()), what="the record written")
+    assert printed() == ""
+    (record,) = asyncio.run(written())
+    decoded = RecordDecoder({}, 10).decode([record])
+    r = decoded.readings
+    assert decoded.refused == []
+    assert (r.tenant[0], r.site[0], r.device[0], r.metric[0]) == (
+        "acme", "north", device, "temperature"
+    )  # fmt: skip
+    assert (r.value.tolist(), r.boot.tolist(), r.seq.tolist()) == ([21.5], [1], [1])
+    assert 0 <= r.received_ms[0] - r.t_ms[0] < 60_000
 
 
 @pytest.mark.parametrize("title", ["receive.py", "receive.mjs"])

@@ -41,10 +41,32 @@ def frame(rows, received_ms=10_000):
     )
 
 
+def message(numbered, d, t, v):
+    """One JSON message of device *d*, numbered by its time if it is numbered."""
+    seq = f',"seq":{t},"boot":1' if numbered else ""
+    return b"t/d%d" % d, b'{"t_ms":%d,"x":%r%b}' % (t, v, seq.encode())
+
+
+reading = st.tuples(st.integers(0, 5), st.integers(0, 2000), st.floats(-100, 100))
+several = st.lists(
+    st.builds(lambda numbered, r: message(numbered, *r), st.booleans(), reading),
+    min_size=1,
+    max_size=12,
+)
+other = st.one_of(
+    reading.map(lambda r: (b"t/d%d" % r[0], b'[{"n":"x","v":%r,"bt":-%d}]' % (r[2], r[1] % 9))),
+    reading.map(lambda r: (b"t/d%d" % r[0], b'{"x":%r,"y":{"z":1}}' % r[2])),
+    st.sampled_from(
+        [(b"t/d1", b'{"x":'), (b"t/d1", b'{"x":"one"}'), (b"t", b'{"x":1}'), (None, b'{"x":1}')]
+    ),
+).map(lambda one: [one])
+
 rows = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 2000), st.floats(-100, 100)), min_size=1, max_size=6
 )
-events = st.lists(st.one_of(rows, st.just("time"), st.just("garbage")), min_size=1, max_size=15)
+events = st.lists(
+    st.one_of(rows, several, other, st.just("time"), st.just("garbage")), min_size=1, max_size=15
+)
 
 
 def fill(driver, events):
@@ -55,6 +77,9 @@ def fill(driver, events):
             driver.append(b"", at_ms=clock, headers={"hw-time": b"1"})
         elif event == "garbage":
             driver.append(b"no frame", at_ms=clock)
+        elif isinstance(event[0][1], bytes):
+            for key, value in event:
+                driver.append(value, at_ms=clock, key=key)
         else:
             driver.append(frame(event), at_ms=clock)
 
@@ -64,7 +89,7 @@ def windows(driver):
     for value in driver.values("aggregates"):
         w = decode_windows(value)
         for i in range(len(w)):
-            key = (w.device[i], int(w.start_ms[i]))
+            key = (w.device[i], w.metric[i], int(w.start_ms[i]))
             held = (int(w.rank[i]), int(w.count[i]), *(float(c[i]).hex() for c in (w.sum, w.sd)))
             best[key] = max(best.get(key, held), held)
     return best
@@ -85,7 +110,7 @@ def others(driver, topic):
 @settings(max_examples=100, deadline=None)
 @given(
     events,
-    st.lists(st.integers(1, 4), max_size=8),
+    st.lists(st.integers(1, 20), max_size=8),
     st.lists(st.sampled_from(["checkpoint", "partial", "crash"]), max_size=8),
 )
 def test_crashes_and_batches_change_nothing_that_was_told(events, batches, happenings):
@@ -119,7 +144,8 @@ def test_a_poison_record_costs_only_itself():
     (refused,) = [p for p in driver.output if p.topic == "rejected"]
     assert refused.value == b"\xff\xff\xff\xffgarbage"
     assert refused.headers["hw-source"] == b"kafka:readings/0/1"
-    assert windows(driver) == {("d0", 0): (0, 1, (1.0).hex(), "nan")}
+    assert refused.headers["hw-reason"] == b"truncated-frame"
+    assert windows(driver) == {("d0", "x", 0): (0, 1, (1.0).hex(), "nan")}
 
 
 def test_a_clock_a_year_ahead_is_quarantined_with_the_reading_itself():
@@ -139,3 +165,31 @@ def test_a_silent_device_gets_a_provisional_result_and_then_a_final_one():
     told = [decode_windows(v) for v in driver.values("aggregates")]
     assert [(int(w.rank[0]), w.reason[0]) for w in told] == [(-1, "provisional"), (0, "idle")]
     assert not driver.logic.wants_time()
+
+
+def test_one_window_counts_readings_of_all_three_codecs():
+    driver = Driver(make_readings(SETTINGS))
+    driver.append(frame([(7, 10, 1.0)]), at_ms=1_000)
+    driver.append(b'{"t_ms":20,"x":2}', at_ms=1_000, key=b"t/d7", headers={"hw-site": b"s"})
+    pack = b'[{"n":"x","v":4,"t":-0.97}]'
+    kind = {"content-type": b"application/senml+json", "hw-site": b"s"}
+    driver.append(pack, at_ms=1_000, key=b"t/d7", headers=kind)
+    driver.append(b'{"t_ms":120,"x":0}', at_ms=1_000, key=b"t/d7")
+    driver.run()
+    ((key, (rank, count, total, _)),) = windows(driver).items()
+    assert (key, rank, count, total) == (("d7", "x", 0), 0, 3, (7.0).hex())
+
+
+def test_a_refused_record_says_whose_it_was_as_far_as_known():
+    driver = Driver(make_readings(SETTINGS))
+    driver.append(b'{"x":"one"}', at_ms=5, key=b"acme/d1", headers={"hw-site": b"north"})
+    driver.append(b'{"x":1}', at_ms=6, key=b"nobody")
+    driver.run()
+    first, second = [p for p in driver.output if p.topic == "rejected"]
+    told = {name: first.headers[f"hw-{name}"] for name in ("tenant", "site", "device", "reason")}
+    assert told == {
+        "tenant": b"acme", "site": b"north", "device": b"d1", "reason": b"not-a-number"
+    }  # fmt: skip
+    assert second.headers["hw-reason"] == b"bad-key"
+    assert "hw-device" not in second.headers
+    assert second.headers["hw-received-ms"] == b"6"
