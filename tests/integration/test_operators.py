@@ -7,13 +7,18 @@ import json
 import signal
 import time
 import uuid
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from streams import lake
 from streams.adapters import frames
+from streams.audit import audit
+from streams.errors import HeadwaterError
+from streams.explain import explain
 from streams.recovery import run as recovery
 from streams.recovery.held import Held, Selection
 from streams.recovery.ledger import ABANDONED_MS, Action, State
@@ -57,13 +62,24 @@ def held(plant, topic, device, n=1):
 
 
 def explained(plant, device, at_ms, count):
-    """The explanation of a window, once its result counts so many."""
+    """What ``explain`` says of a window, once its result counts so many."""
+    settings = plant.settings()
 
     def probe():
-        found = plant.ask("explain", device, "m", at_ms)
-        return found["current"] and found["current"]["count"] == count and found
+        with suppress(HeadwaterError):
+            found = asyncio.run(explain(settings, ("default", device, "m"), at_ms))
+            return found.current and found.current["count"] == count
+        return False
 
-    return eventually(probe, within_s=60, every_s=0.5, what=f"{device} counts {count}")
+    eventually(probe, within_s=60, every_s=0.2, what=f"{device} counts {count}")
+    return plant.ask("explain", device, "m", at_ms)
+
+
+def balanced(plant):
+    """What ``audit`` says, once it holds."""
+    settings = plant.settings()
+    eventually(lambda: asyncio.run(audit(settings)).holds, within_s=60, every_s=0.2)
+    return plant.ask("audit")
 
 
 @pytest.mark.parametrize("numbered", [True, False], ids=["numbered", "unnumbered"])
@@ -239,14 +255,8 @@ def test_late_readings_are_counted_into_their_windows_by_a_further_revision(plan
     assert found["current"]["sum"] == 1.5 + 2.5 + 0.1
     assert [row["is_redriven"] for row in found["inside"]] == [False, False, True]
     assert explained(plant, device, at + 20_000, 1)["holds"]
-    report = eventually(lambda: (r := audited(plant))["holds"] and r, within_s=60, every_s=1)
-    mine = next(d for d in report["devices"] if d["device"] == device)
+    mine = next(d for d in balanced(plant)["devices"] if d["device"] == device)
     assert (mine["accepted"], mine["late"]) == (3, 2)
-
-
-def audited(plant, *words):
-    child = plant.command("audit", "--json", *words)
-    return json.loads(child.communicate(timeout=90)[0])
 
 
 def test_a_window_is_taken_apart_with_its_corrections_and_what_was_left_out(plant):
@@ -316,12 +326,15 @@ def test_a_file_is_replayed_with_its_columns_mapped(plant, recording, name):
 def test_the_lake_is_replayed_as_it_came_under_other_names(plant):
     device, at, run = unique("original"), start_ms(), unique("run")
     plant.publish(device, *(message(at + i, float(i), i) for i in (0, 1, 1, 4)))
-    query = f"SELECT count(*) AS n FROM readings WHERE device = '{device}'"
-    eventually(
-        lambda: json.loads(plant.run("lake", "query", query, "--json")) == [{"n": 4}],
-        within_s=60,
-        every_s=0.5,
-    )
+    root = plant.home / "lake"
+
+    def is_in():
+        return (
+            "readings" in lake.tables(root=root)
+            and len(lake.readings(device=device, root=root)) == 4
+        )
+
+    eventually(is_in, within_s=60, every_s=0.2)
     plant.run("replay", "lake", "--device", device, "--topic", f"p/{run}-{{device}}")
     mine = f"{run}-{device}"
     eventually(lambda: len(replayed(plant, mine)) == 4, within_s=30)
@@ -334,7 +347,7 @@ def test_an_audit_goes_on_until_it_is_interrupted_and_says_what_does_not_hold(pl
     device, at = unique("audited"), start_ms()
     plant.publish(device, message(at, 1.0, 0))
     explained(plant, device, at, 1)
-    eventually(lambda: audited(plant)["holds"], within_s=60, every_s=1)
+    assert balanced(plant)["holds"]
     watching = plant.command("audit", "--live", "--every", "0.2", "--json")
     rounds = [json.loads(watching.stdout.readline()) for _ in range(3)]
     watching.send_signal(signal.SIGINT)
