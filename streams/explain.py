@@ -206,7 +206,11 @@ def _left_out(row: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "accepted":
         detail = "text is kept, not aggregated"
         return {**shown, "class": "no-number", "reason": "text", "detail": detail}
-    return {**shown, "class": kind, "reason": row["why"] or "", "detail": row["detail"] or ""}
+    detail = row["detail"] or ""
+    if kind == "late":
+        behind_ms = (row["greatest_before_ms"] or 0) - row["t_ms"]
+        detail = f"its device had shown times {behind_ms / 1000:g} s later, beyond every horizon"
+    return {**shown, "class": kind, "reason": row["why"] or "", "detail": detail}
 
 
 def _refused(history: History, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -30,13 +30,13 @@ def audit(
     from contextlib import suppress
 
     import orjson
-    from rich.console import Console
     from rich.live import Live
 
     from streams.audit import AuditReport
     from streams.audit import audit as count
     from streams.audit_view import page
     from streams.settings import load
+    from streams.terminal import console
 
     settings = load()
     reports: list[AuditReport] = []
@@ -51,13 +51,13 @@ def audit(
             await asyncio.sleep(every)
 
     if live:
-        with suppress(KeyboardInterrupt), Live(auto_refresh=False) as screen:
+        with suppress(KeyboardInterrupt), Live(console=console(), auto_refresh=False) as screen:
             asyncio.run(count_on(screen))
     else:
         reports = [asyncio.run(count(settings, tenant))]
         if json:
             print(orjson.dumps(reports[0].as_json()).decode())
         else:
-            Console().print(page(reports[0], devices))
+            console().print(page(reports[0], devices))
     if not all(report.holds for report in reports):
         raise typer.Exit(1)

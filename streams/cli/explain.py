@@ -36,24 +36,21 @@ def explain(
     Example: headwater explain pump-1 temperature 2026-01-31T12:00 --window 1m
     """
     import asyncio
-    import sys
 
     import orjson
-    from rich.console import Console
 
     from streams.explain import explain as take_apart
     from streams.explain_view import page
     from streams.recovery.held import parse_time
     from streams.recovery.run import now_ms
     from streams.settings import load
+    from streams.terminal import console
 
     at_ms = parse_time(window_start, now_ms())
     found = asyncio.run(take_apart(load(), (tenant, device, metric), at_ms, window))
     if json:
         print(orjson.dumps(found.as_json()).decode())
     else:
-        # No row is folded where the output does not go to a terminal.
-        console = Console() if sys.stdout.isatty() else Console(width=200)
-        console.print(page(found, rows))
+        console().print(page(found, rows))
     if not found.holds:
         raise typer.Exit(1)

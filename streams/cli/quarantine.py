@@ -42,12 +42,12 @@ def list_held(
     import asyncio
 
     import orjson
-    from rich.console import Console
 
     from streams.recovery.commands import selection
     from streams.recovery.run import OPEN, find
     from streams.recovery.view import case_json, print_cases
     from streams.settings import load
+    from streams.terminal import console
     from streams.topics import QUARANTINE
 
     chosen = selection(device, reason, since, until, limit)
@@ -55,7 +55,7 @@ def list_held(
     if json:
         print(orjson.dumps([case_json(case) for case in cases]).decode())
     else:
-        print_cases(Console(), QUARANTINE, cases)
+        print_cases(console(), QUARANTINE, cases)
 
 
 @quarantine.command()

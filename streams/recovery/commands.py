@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
-from rich.console import Console
 
 from streams.recovery.counting import Revision
 from streams.recovery.held import Held, Selection, parse_time
@@ -16,10 +15,8 @@ from streams.recovery.plans import Plan
 from streams.recovery.run import Done, find, now_ms, plan_counting, run_on
 from streams.recovery.view import print_done, print_plans, summary
 from streams.settings import Settings
+from streams.terminal import console
 from streams.topics import LATE
-
-_UNFOLDED = 200
-"""Columns where output does not go to a terminal: no row is folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +85,6 @@ def report(outcome: Outcome, *, as_json: bool) -> None:
         told = summary(outcome.action, outcome.plans, outcome.revisions, outcome.done)
         sys.stdout.write(orjson.dumps(told).decode() + "\n")
         return
-    console = Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
-    print_plans(console, outcome.action, outcome.plans, outcome.revisions)
-    print_done(console, outcome.done)
+    screen = console()
+    print_plans(screen, outcome.action, outcome.plans, outcome.revisions)
+    print_done(screen, outcome.done)

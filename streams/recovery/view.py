@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from streams.recovery.plans import Plan, reading_of
 from streams.recovery.run import Case, Done
 
 _SHOWN = 50
+_WORD = re.compile(r"[a-z]+(-[a-z]+)+")
 _COLOURS = {
     State.WAITING: "yellow",
     State.UNFINISHED: "red",
@@ -128,9 +130,15 @@ def print_plans(
         f"{action}: {going:,} of {len(plans):,} can go, "
         f"{sum(plan.readings for plan in plans if plan.can_go):,} readings{_rest(plans)}"
     )
-    reasons = Counter(plan.why_not.partition(":")[0] for plan in plans if plan.why_not)
+    reasons = Counter(_reason(plan) for plan in plans if plan.why_not)
     for reason, count in reasons.most_common(5):
         console.print(f"  [red]✗[/] {count:,} × {escape(reason)}", highlight=False)
+
+
+def _reason(plan: Plan) -> str:
+    """The word for why a plan cannot go: that of the decoder, else that of the record."""
+    word = plan.why_not.partition(":")[0]
+    return word if _WORD.fullmatch(word) else plan.held.reason
 
 
 def print_done(console: Console, done: Done | None) -> None:
