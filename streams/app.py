@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import faust
 import mode
 
+from streams import collector
 from streams.adapters.shard_table import CHANGELOG_CONFIG, ShardTable
 from streams.agents.host import HostOptions, PartitionHost
 from streams.log import get_logger
@@ -155,6 +156,7 @@ def _ops_service(
             await self.add_async_context(serve(ops_app(ready), settings.ops.host, spec.ops_port))
             for companion in spec.companions:
                 await companion.start()
+            collector.settle()
 
         @mode.Service.task
         async def _tick(self) -> None:

@@ -23,6 +23,7 @@ from streams.adapters.influx import MEASUREMENT, Influx
 from streams.adapters.lake import readings_of, rows_of
 from streams.adapters.log_reader import read_all
 from streams.adapters.reading_records import RecordDecoder
+from streams.agents.window_definitions import definition_of
 from streams.core.readings import TIME_OF_RECEIPT
 from streams.core.windows import Tumbling
 from streams.errors import DecodeError, DeliveryError
@@ -135,12 +136,9 @@ async def audit(settings: Settings, tenant: str | None = None) -> AuditReport:
     """
     log = await _read_log(settings, tenant)
     influx = await _count_influx(settings, tenant) if "influx" in settings.sink.targets else None
-    definitions = [
-        Tumbling(w.name, tuple(w.metrics), w.size_ms, w.offset_ms, w.grace_ms, w.horizon_ms)
-        for w in settings.windows
-    ]
+    definitions = [definition_of(window) for window in settings.windows]
     lake = _open_lake(settings.lake.absolute()) if "lake" in settings.sink.targets else None
-    return reconcile(log, definitions, influx, lake)
+    return reconcile(log, [d for d in definitions if isinstance(d, Tumbling)], influx, lake)
 
 
 @dataclass(frozen=True, slots=True)

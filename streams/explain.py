@@ -11,12 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
+from streams.core.windows import Window
+from streams.covering import definitions_for, spans_over
 from streams.errors import HeadwaterError
-from streams.history import History, read_history
-from streams.settings import Settings, Window
+from streams.history import History, is_inside, read_history
+from streams.settings import Settings
 
 Series = tuple[str, str, str]
 """Tenant, device, metric."""
@@ -34,7 +35,13 @@ _RESULTS = """
 SELECT DISTINCT ON (rank, kafka_offset, row) * FROM aggregates
 WHERE tenant = $tenant AND device = $device AND metric = $metric AND "window" = $window
     AND start_ms = $start_ms
-ORDER BY rank, kafka_offset, row
+ORDER BY rank, count, kafka_offset, row
+"""
+_SESSIONS = """
+SELECT DISTINCT start_ms, end_ms FROM aggregates
+WHERE tenant = $tenant AND device = $device AND metric = $metric AND "window" = $window
+    AND start_ms <= $at_ms AND end_ms > $at_ms AND count > 0
+ORDER BY end_ms - start_ms
 """
 _SHOWN = ("t_ms", "value", "text", "boot", "seq", "quality", "received_ms", "kafka_ms", "source")
 _TOLD = ("rank", "reason", *COMPARED, "kafka_ms", "kafka_partition", "kafka_offset", "row")
@@ -113,40 +120,55 @@ async def explain(
 
 
 def take_apart(
-    settings: Settings,
-    history: History,
-    series: Series,
-    definition: Window,
-    at_ms: int,
+    settings: Settings, history: History, series: Series, definition: Window, at_ms: int
 ) -> Explanation:
     """Explain from a history that is open.
 
+    :param at_ms: the start of the window, or a time inside; of windows that overlap, the last.
     :raises HeadwaterError: if neither a reading nor a result of this window is known.
     """
-    start_ms = at_ms - (at_ms - definition.offset_ms) % definition.size_ms
     where = dict(zip(("tenant", "device", "metric"), series, strict=True))
+    start_ms, end_ms = _span(history, where, definition, at_ms)
     place = {**where, "start_ms": start_ms}
-    end_ms = start_ms + definition.size_ms
     rows = history.rows(_ROWS, {**place, "end_ms": end_ms})
     told = history.rows(_RESULTS, {**place, "window": definition.name})
     if not rows and not told:
-        raise HeadwaterError(
-            f"neither a reading nor a result of {'/'.join(series)} from {start_ms} to {end_ms} "
-            "is in the lake or in Kafka; headwater inspect readings shows what is there"
-        )
-    inside = [row for row in rows if row["is_inside"] and math.isfinite(row["value"])]
-    closes_ms = end_ms + definition.grace_ms + settings.devices.disorder_ms
+        raise _unknown(series, start_ms, end_ms)
+    disorder_ms = settings.devices.disorder_ms
+    for row in rows:
+        row["is_inside"] = math.isfinite(row["value"]) and is_inside(row, definition, disorder_ms)
+    inside = [row for row in rows if row["is_inside"]]
     return Explanation(
         *series,
         definition.name,
         start_ms,
         end_ms,
         [{name: row[name] for name in _TOLD} for row in told],
-        _marked(inside, told, closes_ms),
-        [_left_out(row) for row in rows if not row["is_inside"] or not math.isfinite(row["value"])],
+        _marked(inside, told, end_ms + definition.grace_ms + disorder_ms),
+        [_left_out(row) for row in rows if not row["is_inside"]],
         _refused(history, rows),
         recompute([row["value"] for row in inside]),
         {name: "lake and kafka" if has else "kafka" for name, has in history.from_lake.items()},
+    )
+
+
+def _span(
+    history: History, where: Mapping[str, str], definition: Window, at_ms: int
+) -> tuple[int, int]:
+    spans = spans_over(definition, at_ms)
+    if not spans:
+        # Where a session begins and ends, only its results say.
+        told = history.rows(_SESSIONS, {**where, "window": definition.name, "at_ms": at_ms})
+        spans = [(row["start_ms"], row["end_ms"]) for row in told]
+    if not spans:
+        raise _unknown((where["tenant"], where["device"], where["metric"]), at_ms, at_ms)
+    return next((span for span in spans if span[0] == at_ms), spans[-1])
+
+
+def _unknown(series: Series, start_ms: int, end_ms: int) -> HeadwaterError:
+    return HeadwaterError(
+        f"neither a reading nor a result of {'/'.join(series)} from {start_ms} to {end_ms} "
+        "is in the lake or in Kafka; headwater inspect readings shows what is there"
     )
 
 
@@ -164,11 +186,7 @@ def recompute(values: Sequence[float]) -> dict[str, float]:
 
 
 def _definition(settings: Settings, metric: str, name: str | None) -> Window:
-    fitting = [
-        window
-        for window in settings.windows
-        if name in (None, window.name) and any(fnmatchcase(metric, g) for g in window.metrics)
-    ]
+    fitting = [d for d in definitions_for(settings, metric) if name in (None, d.name)]
     if len(fitting) != 1:
         names = ", ".join(window.name for window in settings.windows)
         raise HeadwaterError(
@@ -203,6 +221,9 @@ def _left_out(row: Mapping[str, Any]) -> dict[str, Any]:
         numbered = row["seq"] is not None
         by = f"boot {row['boot']}, seq {row['seq']}" if numbered else "metric and time"
         return {**shown, "class": kind, "reason": "seen-before", "detail": f"known by {by}"}
+    if kind == "accepted" and math.isfinite(row["value"]):
+        detail = "beyond the horizon of this definition; another one still took it"
+        return {**shown, "class": "late", "reason": "late-here", "detail": detail}
     if kind == "accepted":
         detail = "text is kept, not aggregated"
         return {**shown, "class": "no-number", "reason": "text", "detail": detail}

@@ -21,6 +21,8 @@ from streams.adapters.log_reader import read_all, read_from
 from streams.adapters.reading_records import RecordDecoder
 from streams.core.placement import partition_of
 from streams.core.readings import TIME_OF_RECEIPT
+from streams.core.windows import Session, Window
+from streams.covering import takes
 from streams.errors import DecodeError
 from streams.ports import is_time_marker
 from streams.recovery.ledger import Decision, Ledger
@@ -99,7 +101,7 @@ WITH named AS (
         ELSE 'accepted' END AS class
     FROM again
 )
-SELECT *, class = 'accepted' OR counted AS is_inside,
+SELECT *,
     max(t_ms) FILTER (class IN ('accepted', 'late')) OVER (
         PARTITION BY tenant, device ORDER BY kafka_offset, row
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS greatest_before_ms
@@ -110,9 +112,9 @@ FROM classed
 class History:
     """An open look at the history of some devices; query it with SQL.
 
-    Views: ``judged`` (readings with ``class``, ``why``, ``detail``, ``is_inside``: whether a
-    window counts it, and ``greatest_before_ms``: the device's greatest time just before the
-    row), and ``aggregates`` (every result told).
+    Views: ``judged`` (readings with ``class``, ``why``, ``detail``, ``counted``: by a redrive,
+    and ``greatest_before_ms``: the device's greatest time just before the row), and
+    ``aggregates`` (every result told).
     """
 
     def __init__(
@@ -172,6 +174,24 @@ class History:
         tb: TracebackType | None,
     ) -> None:
         self._db.close()
+
+
+def watermark_before_ms(row: Mapping[str, Any], disorder_ms: int) -> int | None:
+    """Return the watermark of a row's device just before it."""
+    greatest = row["greatest_before_ms"]
+    return None if greatest is None else int(greatest) - disorder_ms
+
+
+def is_inside(row: Mapping[str, Any], definition: Window, disorder_ms: int) -> bool:
+    """Return whether the windows of a definition count a row of ``judged``.
+
+    One that only others still took is accepted, and late for this definition.
+    """
+    if row["counted"]:
+        return not isinstance(definition, Session)
+    if row["class"] != "accepted":
+        return False
+    return takes(definition, row["t_ms"], watermark_before_ms(row, disorder_ms))
 
 
 class Tail:

@@ -6,6 +6,7 @@ with LZ4. ``hw.version`` in the schema's metadata says which columns to expect.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from streams.core.readings import ABSENT, Labels, Readings
 from streams.errors import DecodeError
 
 VERSION = b"1"
+_TYPES = {kind: pa.from_numpy_dtype(kind) for kind in (np.int64, np.int32, np.float64, np.uint8)}
 _LABELS = ("tenant", "site", "device", "metric")
 # Frames are small: handing their buffers to Arrow's thread pool takes four times as long.
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
@@ -58,33 +60,31 @@ def decode(payload: bytes) -> Readings:
         ``malformed-frame`` if it is not whole, ``frame-schema`` if a column is missing or of
         another type, ``frame-version`` if it was written by a later version.
     """
-    table = read_stream(payload)
-    n = len(table)
+    batch = read_batch(payload)
+    n = len(batch)
     if n == 0:
         raise DecodeError("empty-frame", "the frame holds no rows; expected at least one reading")
     try:
-        labels = {name: column_labels(table.column(name)) for name in _LABELS}
-        t_ms = numbers(table, "t_ms", np.int64)
-        received_ms = numbers(table, "received_ms", np.int64)
-        value = numbers(table, "value", np.float64)
-        quality = optional(table, "quality", n, 0, np.uint8)
-        boot = optional(table, "boot", n, ABSENT, np.int64)
-        seq = optional(table, "seq", n, ABSENT, np.int64)
-    except (KeyError, pa.ArrowException, TypeError, ValueError) as error:
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        return Readings(
+            **{name: array_labels(columns[name]) for name in _LABELS},
+            t_ms=required(columns, "t_ms", np.int64),
+            received_ms=required(columns, "received_ms", np.int64),
+            value=required(columns, "value", np.float64),
+            quality=_optional(columns, "quality", n, 0, np.uint8),
+            boot=_optional(columns, "boot", n, ABSENT, np.int64),
+            seq=_optional(columns, "seq", n, ABSENT, np.int64),
+            exact_int=_sparse(columns, "int"),
+            text=_sparse(columns, "text"),
+        )
+    except KeyError as error:
+        raise DecodeError(
+            "frame-schema", f"there is no column {error}; columns are described in docs/wire.md"
+        ) from error
+    except (pa.ArrowException, TypeError, ValueError) as error:
         raise DecodeError(
             "frame-schema", f"{error}; columns are described in docs/wire.md"
         ) from error
-    return Readings(
-        **labels,
-        t_ms=t_ms,
-        received_ms=received_ms,
-        value=value,
-        quality=quality,
-        boot=boot,
-        seq=seq,
-        exact_int=_sparse(table, "int"),
-        text=_sparse(table, "text"),
-    )
 
 
 def write_stream(columns: dict[str, pa.Array], metadata: dict[bytes, bytes]) -> bytes:
@@ -98,27 +98,37 @@ def write_stream(columns: dict[str, pa.Array], metadata: dict[bytes, bytes]) -> 
 
 
 def read_stream(payload: bytes) -> pa.Table:
-    """Read an Arrow IPC stream and check that it is whole and of a version we know.
+    """Read an Arrow IPC stream as a table of one chunk; errors as :func:`read_batch`."""
+    return pa.Table.from_batches([read_batch(payload)])
+
+
+def read_batch(payload: bytes) -> pa.RecordBatch:
+    """Read an Arrow IPC stream as one batch, and check that it is whole and of a version we know.
 
     :raises DecodeError: as :func:`decode`.
     """
     if not payload:
         raise DecodeError("empty-frame", "the payload has no bytes; expected an Arrow IPC stream")
     try:
-        with pa.ipc.open_stream(pa.BufferReader(payload), options=_READ_OPTIONS) as reader:
-            table = reader.read_all()
+        with pa.ipc.open_stream(payload, options=_READ_OPTIONS) as reader:
+            batches = list(reader)
+            schema = reader.schema
+        if len(batches) != 1:
+            table = pa.Table.from_batches(batches, schema).unify_dictionaries().combine_chunks()
+            batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema)]
+        batch = batches[0]
         # Offsets and dictionary indices of a damaged frame can point outside its buffers.
-        table.validate(full=True)
+        batch.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = "truncated-frame" if _looks_cut(error) else "malformed-frame"
         raise DecodeError(
             reason, f"{len(payload)} bytes are not a whole Arrow IPC stream: {error}"
         ) from error
-    metadata = table.schema.metadata or {}
+    metadata = batch.schema.metadata or {}
     if metadata.get(b"hw.version") != VERSION:
         found = metadata.get(b"hw.version", b"none").decode(errors="replace")
         raise DecodeError("frame-version", f"hw.version is {found}; this reader knows 1")
-    return table.combine_chunks()
+    return batch
 
 
 def _looks_cut(error: Exception) -> bool:
@@ -127,45 +137,71 @@ def _looks_cut(error: Exception) -> bool:
 
 
 def labels_column(labels: Labels) -> pa.Array:
-    """Return labels as a dictionary column."""
+    """Return labels as a dictionary column; a dictionary with more names than rows is shortened."""
+    if len(labels.values) > len(labels.codes):
+        labels = labels.compact()
     return pa.DictionaryArray.from_arrays(
         pa.array(labels.codes, pa.int32()), pa.array(labels.values, pa.string())
     )
 
 
 def column_labels(column: pa.ChunkedArray) -> Labels:
-    """Return a dictionary or string column as labels; null is an error."""
-    if column.null_count:
+    """Return a dictionary or string column of one chunk as labels; null is an error."""
+    return array_labels(column.chunk(0) if column.num_chunks else pa.array([], pa.string()))
+
+
+def array_labels(array: pa.Array) -> Labels:
+    """Return a dictionary or string array as labels; null is an error."""
+    if array.null_count:
         raise ValueError("a label is null; tenant, site, device and metric are required")
-    array: Any = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks else pa.array([], pa.string())
-    if not pa.types.is_dictionary(array.type):
+    if not isinstance(array, pa.DictionaryArray):
         array = array.cast(pa.string()).dictionary_encode()
-    return Labels(
-        array.indices.cast(pa.int32()).to_numpy(zero_copy_only=False),
-        tuple(array.dictionary.cast(pa.string()).to_pylist()),
-    )
+    indices, names = array.indices, array.dictionary
+    if indices.type != pa.int32():
+        indices = indices.cast(pa.int32())
+    if names.type != pa.string():
+        names = names.cast(pa.string())
+    return Labels(indices.to_numpy(), tuple(names.to_pylist()))
 
 
 def numbers(table: pa.Table, name: str, dtype: Any) -> NDArray[Any]:
-    """Return a required numeric column without nulls as numpy."""
+    """Return a required numeric column of one chunk, without nulls, as numpy."""
     column = table.column(name)
+    return required({name: column.chunk(0) if column.num_chunks else column}, name, dtype)
+
+
+def required(columns: Mapping[str, pa.Array], name: str, dtype: Any) -> NDArray[Any]:
+    """Return a numeric column without nulls as numpy.
+
+    :raises KeyError: if there is none of that name.
+    :raises ValueError: if it has nulls.
+    """
+    column = columns[name]
     if column.null_count:
         raise ValueError(f"column {name} has nulls")
-    return np.asarray(column.cast(pa.from_numpy_dtype(dtype)).to_numpy(), dtype=dtype)
+    return _as_numpy(column, dtype)
 
 
-def optional(table: pa.Table, name: str, n: int, absent: int, dtype: Any) -> NDArray[Any]:
+def _optional(
+    columns: Mapping[str, pa.Array], name: str, n: int, absent: int, dtype: Any
+) -> NDArray[Any]:
     """Return a numeric column as numpy, ``absent`` where it is null or missing."""
-    if name not in table.column_names:
+    column = columns.get(name)
+    if column is None:
         return np.full(n, absent, dtype=dtype)
-    column = table.column(name).cast(pa.from_numpy_dtype(dtype)).fill_null(absent)
-    return np.asarray(column.to_numpy(), dtype=dtype)
+    return _as_numpy(column.fill_null(absent) if column.null_count else column, dtype)
 
 
-def _sparse(table: pa.Table, name: str) -> dict[int, Any]:
-    if name not in table.column_names:
+def _as_numpy(column: pa.Array, dtype: Any) -> NDArray[Any]:
+    wanted = _TYPES[dtype]
+    if column.type != wanted:
+        column = column.cast(wanted)
+    array: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return array
+
+
+def _sparse(columns: Mapping[str, pa.Array], name: str) -> dict[int, Any]:
+    if name not in columns:
         return {}
-    values = table.column(name).to_pylist()
+    values = columns[name].to_pylist()
     return {row: value for row, value in enumerate(values) if value is not None}

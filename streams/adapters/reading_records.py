@@ -10,7 +10,7 @@ A record is taken or refused as a whole, and what becomes of it does not depend 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from operator import attrgetter
@@ -40,6 +40,7 @@ _FRAME_MAGIC = b"\xff\xff\xff\xff"
 _SPACE = b" \t\r\n"
 _RESERVED = frozenset((TIME, BOOT, SEQ))
 
+Concat = Callable[[Sequence[Readings]], Readings]
 Part = tuple[Readings, Int64]
 """Readings, and for each the place of its record."""
 _HEADERS = attrgetter("headers")
@@ -99,12 +100,16 @@ class Decoded:
 class RecordDecoder:
     """Decodes batches of records; one per partition, for what it remembers of keys."""
 
-    def __init__(self, metrics: Mapping[str, MetricSpec], max_rows: int) -> None:
+    def __init__(
+        self, metrics: Mapping[str, MetricSpec], max_rows: int, concat: Concat = concat_readings
+    ) -> None:
         """Make a decoder.
 
         :param metrics: the metric catalogue, for JSON and SenML.
         :param max_rows: readings that one JSON or SenML record may carry.
+        :param concat: puts the readings of several records into one batch.
         """
+        self._concat = concat
         self._names = RecordNames()
         self._columns = ColumnReader(metrics, max_rows)
         self._rows = RowBuilder(metrics, max_rows)
@@ -116,7 +121,7 @@ class RecordDecoder:
         refused: list[Refused] = []
         if len(rest) or not parts:
             parts += self._read_rows(records, rest, refused)
-        readings = concat_readings([part for part, _ in parts])
+        readings = self._concat([part for part, _ in parts])
         at = np.concatenate([at for _, at in parts])
         if len(parts) > 1 and (np.diff(at) < 0).any():
             order = np.argsort(at, kind="stable")

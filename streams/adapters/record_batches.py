@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
+from aiokafka.consumer.fetcher import FetchResult
 from faust.transport.drivers import aiokafka as base
 from faust.types import TP, Message
 from faust.types.transports import ConsumerT, ProducerT
@@ -43,12 +44,49 @@ class _ReadOffsets(defaultdict[TP, int | None]):
         return None if tp.topic in self._batch_topics else super().__getitem__(tp)
 
 
+class _AsRead(dict[Any, Any]):
+    """Fetch results by partition; those of batch topics give their records as they were read.
+
+    aiokafka makes an object of eleven fields of each record, which costs more than reading it.
+    What it reads has all that :class:`streams.ports.LogRecord` asks for.
+    """
+
+    def __init__(self, fetched: Mapping[Any, Any], batch_topics: frozenset[str]) -> None:
+        super().__init__()
+        self._batch_topics = batch_topics
+        for tp, result in fetched.items():
+            self[tp] = result
+
+    def __setitem__(self, tp: Any, result: Any) -> None:
+        if tp.topic in self._batch_topics and isinstance(result, FetchResult):
+            result._partition_records._consumer_record = _as_read
+        super().__setitem__(tp, result)
+
+
+def _as_read(tp: Any, record: Any) -> Any:
+    return record
+
+
+class _Thread(base.AIOKafkaConsumerThread):
+    """The thread that fetches."""
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> Any:
+        fetcher = consumer._fetcher
+        if not isinstance(fetcher._records, _AsRead):
+            batch_topics = cast(Consumer, self.consumer)._batch_topics
+            fetcher._records = _AsRead(fetcher._records, batch_topics)
+        return await super()._fetch_records(consumer, *args, **options)
+
+
 class Consumer(base.Consumer):
     """Delivers whole batches for the topics in ``app.batch_topics``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._read_offset = _ReadOffsets(self._batch_topics)
+
+    def _new_consumer_thread(self) -> base.AIOKafkaConsumerThread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(
         self,
@@ -89,8 +127,8 @@ class Consumer(base.Consumer):
         return cast(
             Message,
             make(
-                last.topic,
-                last.partition,
+                tp.topic,
+                tp.partition,
                 last.offset,
                 last.timestamp / 1000.0,
                 last.timestamp_type,
@@ -99,7 +137,7 @@ class Consumer(base.Consumer):
                 records,
                 None,
                 0,
-                sum(record.serialized_value_size for record in records),
+                0,
                 tp,
                 generation_id=self.app.consumer_generation_id,
             ),
@@ -129,6 +167,14 @@ class Consumer(base.Consumer):
         earliest = await self.earliest_offsets(*unread) if unread else {}
         known = {tp: int(offset) for tp, offset in committed.items() if offset is not None}
         return known | {tp: int(earliest[tp]) for tp in unread}
+
+    def reached(self, tp: TP) -> int | None:
+        """Return the offset that fetching has reached, ``None`` before it has begun."""
+        subscription = self._thread._ensure_consumer()._subscription.subscription
+        if subscription is None or tp not in subscription.assignment.tps:
+            return None
+        state = subscription.assignment.state_value(tp)
+        return int(state.position) if state.has_valid_position else None
 
     async def commit_position(self, tp: TP, offset: int) -> bool:
         """Commit *offset* as the next to read, if the partition is still ours.

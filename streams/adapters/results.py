@@ -26,6 +26,7 @@ from streams.errors import DecodeError
 
 T = TypeVar("T", WindowResults, Scores)
 
+_EXTRA = "extra"
 _DTYPES: dict[str, Any] = {"Int64": np.int64, "Int32": np.int32, "Float64": np.float64}
 
 
@@ -35,13 +36,14 @@ def encode(results: WindowResults | Scores, *, code: str, settings: str) -> byte
     :param code: version of Headwater that computed them.
     :param settings: :meth:`streams.settings.Settings.fingerprint`.
     """
-    columns = {
-        field.name: labels_column(column) if isinstance(column, Labels) else pa.array(column)
-        for field in fields(results)
-        for column in (getattr(results, field.name),)
-    }
+    columns = {field.name: getattr(results, field.name) for field in fields(results)}
+    # Further aggregates are columns of their own name.
+    columns |= columns.pop(_EXTRA, {})
     return write_stream(
-        columns,
+        {
+            name: labels_column(column) if isinstance(column, Labels) else pa.array(column)
+            for name, column in columns.items()
+        },
         {b"hw.version": VERSION, b"hw.code": code.encode(), b"hw.settings": settings.encode()},
     )
 
@@ -78,7 +80,11 @@ def _decode(kind: type[T], payload: bytes) -> T:
             if field.type == "Labels"
             else numbers(table, field.name, _DTYPES[str(field.type)])
             for field in fields(kind)
+            if field.name != _EXTRA
         }
+        if kind is WindowResults:
+            more = [name for name in table.column_names if name not in columns]
+            columns[_EXTRA] = {name: numbers(table, name, np.float64) for name in more}
     except (KeyError, pa.ArrowException, TypeError, ValueError) as error:
         raise DecodeError("frame-schema", f"{error}; not a frame of {kind.__name__}") from error
     return kind(**columns)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from streams.errors import StateError
 
-_MAGIC = b"HWS1"
+_MAGIC = b"HWS2"
 _ARRAY_TAG = 40_001
 _CODEC = pa.Codec("zstd", compression_level=1)
 _SIZE_BYTES = 8

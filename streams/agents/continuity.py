@@ -53,6 +53,16 @@ class Continuity:
         self._sought_at_s = now_s
         return Step.SEEK
 
+    def ends_in_a_gap(self, end: int) -> bool:
+        """Judge a log that was read to *end* and brought nothing from the expected offset on.
+
+        What was dropped comes when it is read again; markers of transactions do not.
+        """
+        if self._gap_ends_at != end:
+            self._gap_ends_at, self._seen = end, 0
+        self._seen += 1
+        return self._seen > READ_AGAIN
+
     def advance(self, after: int) -> None:
         """Expect *after*, the offset that follows what was folded."""
         self.expected = after

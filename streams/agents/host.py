@@ -128,9 +128,8 @@ class PartitionHost:
             self._maybe_checkpoint(run)
             silent_ms = (now - run.heard_at) * 1000
             if behind and silent_ms >= self._options.stalled_ms:
-                # Faust let the last batch fall: no later one comes that would show the gap.
                 run.heard_at = now
-                await self._read_again(run)
+                await self._catch_up(run, run.position.expected + behind)
             elif not behind and silent_ms >= self._options.silent_ms and run.logic.wants_time():
                 run.heard_at = now
                 _MARKERS.labels(self._topic).inc()
@@ -163,6 +162,19 @@ class PartitionHost:
         if step is Step.SEEK:
             await self._read_again(run)
         return False
+
+    async def _catch_up(self, run: Run, end: int) -> None:
+        """Find out why nothing comes although the log goes on to *end*."""
+        reached = cast(Consumer, self._app.consumer).reached(run.tp)
+        if reached is None or reached <= run.position.expected:
+            return  # It is still to be fetched.
+        if reached >= end and run.position.ends_in_a_gap(end):
+            # Markers of transactions: nothing comes behind them that would show the gap.
+            _MISSING.labels(self._topic).inc(end - run.position.expected)
+            run.position.advance(end)
+        else:
+            # Faust let the last batch fall: no later one comes that would show the gap.
+            await self._read_again(run)
 
     async def _read_again(self, run: Run) -> None:
         _REREAD.labels(self._topic).inc()

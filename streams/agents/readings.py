@@ -18,6 +18,7 @@ from streams.adapters import frames, results, shard_codec
 from streams.adapters.reading_records import RecordDecoder, Refused
 from streams.adapters.rejected import rejected_record
 from streams.agents.verdicts import explain_rows
+from streams.agents.window_definitions import definition_of
 from streams.core import snapshots
 from streams.core.classes import Class
 from streams.core.crossings import Crossings
@@ -26,7 +27,6 @@ from streams.core.readings import Labels
 from streams.core.registry import NEVER
 from streams.core.results import Scores, WindowResults
 from streams.core.segments import running_max_before
-from streams.core.windows import Tumbling
 from streams.errors import StateError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
 from streams.settings import Settings
@@ -61,17 +61,16 @@ class ReadingsLogic:
             "hw-partitions": str(partitions).encode(),
         }
         self._max_bytes = settings.gateway.max_rejected_bytes
-        self._decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows)
         self._fingerprint = settings.fingerprint()
         self._detection = settings.detection
-        definitions = [
-            Tumbling(w.name, tuple(w.metrics), w.size_ms, w.offset_ms, w.grace_ms, w.horizon_ms)
-            for w in settings.windows
-        ]
+        definitions = [definition_of(window) for window in settings.windows]
         self.engine = StreamEngine(
             definitions,
             DeviceRules(**settings.devices.model_dump()),
             settings.topics.shards,
+        )
+        self._decoder = RecordDecoder(
+            settings.metrics, settings.gateway.max_rows, self.engine.registry.concat
         )
         params = RobustParams(
             half_life=settings.detection.half_life,
@@ -222,10 +221,10 @@ class ReadingsLogic:
         at, score, expected, spread = at[told], score[told], expected[told], spread[told]
         _SCORES.inc(len(at))
         scores = Scores(
-            tenant=r.tenant.take(at),
-            site=r.site.take(at),
-            device=r.device.take(at),
-            metric=r.metric.take(at),
+            tenant=r.tenant.take(at).compact(),
+            site=r.site.take(at).compact(),
+            device=r.device.take(at).compact(),
+            metric=r.metric.take(at).compact(),
             detector=Labels.constant(RobustLevel.NAME, len(at)),
             t_ms=r.t_ms[at],
             received_ms=r.received_ms[at],
@@ -259,4 +258,4 @@ class ReadingsLogic:
 
     def _series_of(self, shard: int) -> np.ndarray[Any, Any]:
         reg = self.engine.registry
-        return np.flatnonzero(reg.series_of(reg.devices["shard"] == shard))
+        return reg.series_of(reg.devices["shard"] == shard)

@@ -7,9 +7,9 @@ For a batch the engine decides, column by column:
 2. *plausibility*: a row too far in the future of its receipt is quarantined;
 3. *time*: every row is judged against its device's watermark **just before that row**, which
    is the greatest event time the device has shown, less its allowed disorder;
-4. *windows*: a row is folded into one pane per window definition unless that definition's
-   horizon has passed; into a pane that is already closed it is a correction;
-5. *emission*: panes whose close the watermark has passed, and corrected ones, are emitted.
+4. *windows*: the operator of each window definition folds the rows that it still takes; into
+   a window that has closed already it is a correction;
+5. *emission*: windows whose close the watermark has passed, and corrected ones, are emitted.
 
 The engine reads no clock. Log time moves only with the records, and the idle rules fire at
 their exact deadline, before the first record whose log time passes it. So the results of a
@@ -26,16 +26,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streams.core.aggregates import Rows
 from streams.core.classes import COLUMNS, UNIDENTIFIED, Class
-from streams.core.emission import Emitter
 from streams.core.identities import Identities
-from streams.core.panes import Panes
+from streams.core.numbering import GIVEN_UP, SEEN
+from streams.core.operators import operator_for
 from streams.core.readings import ABSENT, TIME_OF_RECEIPT, Bool, Int32, Int64, Readings, UInt8
 from streams.core.registry import NEVER, Registry
 from streams.core.results import WindowResults
 from streams.core.segments import TIME_LIMIT_MS, running_max_before
-from streams.core.sequences import GIVEN_UP, SEEN, Sequences
-from streams.core.windows import Tumbling
+from streams.core.sequences import Sequences
+from streams.core.windows import Window
 
 _NO_STAMP = -1
 
@@ -92,22 +93,18 @@ class Folded:
 class StreamEngine:
     """See the module's docstring. One instance per assigned partition."""
 
-    def __init__(self, definitions: Sequence[Tumbling], rules: DeviceRules, shards: int) -> None:
+    def __init__(self, definitions: Sequence[Window], rules: DeviceRules, shards: int) -> None:
         self.definitions = tuple(definitions)
         self.rules = rules
         self.shards = shards
         self.registry = Registry(shards, self.definitions)
-        self.panes = Panes()
+        self.operators = [operator_for(d, self.registry) for d in self.definitions]
         self.sequences = Sequences(rules.max_seq_holes)
         self.identities = Identities(rules.max_identities)
         self.late_for = np.zeros((0, len(self.definitions)), np.int64)
         self.stamps = np.full(shards, _NO_STAMP, np.int64)
         self.dirty_since = np.full(shards, NEVER, np.int64)
-        self._emit = Emitter(self.registry, self.panes, self.definitions)
-        self._memory_ms = rules.disorder_ms + max(
-            (d.size_ms + d.grace_ms + d.horizon_ms for d in self.definitions), default=0
-        )
-        self._sweep_at = 4096
+        self._memory_ms = rules.disorder_ms + max((d.reach_ms for d in self.definitions), default=0)
 
     # -- time ---------------------------------------------------------------------------
 
@@ -136,18 +133,15 @@ class StreamEngine:
         return results
 
     def _idle(self, due: Bool) -> list[WindowResults]:
-        """Emit open panes of quiet devices: provisional first, for good at the final deadline."""
+        """Emit open windows of quiet devices: provisional, then for good at the final deadline."""
         devices, rules = self.registry.devices, self.rules
-        log_ms = devices["log_ms"]
-        final_at = log_ms + max(rules.idle_ms, rules.idle_final_ms)
+        final_at = devices["log_ms"] + max(rules.idle_ms, rules.idle_final_ms)
         final = due & (devices["deadline_ms"] >= final_at)
         soft = due & ~final
-        open_slots = self.panes.open_slots
-        owner = self.registry.series["device"][self.panes.columns["series"][open_slots]]
-        results = [
-            *self._emit.provisional(open_slots[soft[owner]]),
-            *self._emit.closed(open_slots[final[owner]], idle=True),
-        ]
+        results: list[WindowResults] = []
+        for operator in self.operators:
+            results += operator.show(np.flatnonzero(soft))
+            results += operator.finish(np.flatnonzero(final))
         devices["deadline_ms"][soft] = final_at[soft]
         devices["deadline_ms"][final] = NEVER
         return results
@@ -277,52 +271,35 @@ class StreamEngine:
     def _fold_windows(
         self, rows: LogRows, device: Int32, series: Int32, verdict: UInt8, before: Int64
     ) -> list[WindowResults]:
-        """Fold accepted rows into panes, class LATE what no window takes, and emit."""
+        """Fold accepted rows into windows, class LATE what no window takes, and emit."""
         r, reg = rows.readings, self.registry
-        numeric = np.isfinite(r.value)
-        candidate = (verdict == Class.ACCEPTED) & numeric
-        member = reg.members[series] & candidate[:, None]
+        candidate = (verdict == Class.ACCEPTED) & np.isfinite(r.value)
+        member = reg.members(series) & candidate[:, None]
         late = np.zeros_like(member)
-        starts = []
-        for w, definition in enumerate(self.definitions):
-            start = definition.start_of(r.t_ms)
-            starts.append(start)
-            late[:, w] = member[:, w] & (
-                before >= definition.closes_at(start) + definition.horizon_ms
-            )
+        for w, operator in enumerate(self.operators):
+            late[:, w] = member[:, w] & ~operator.takes(r.t_ms, before)
         if late.any():
             verdict[(late == member).all(axis=1) & member.any(axis=1)] = Class.LATE
             self._count_late(device, late)
-        corrected: list[Int64] = []
-        site = reg.intern_sites(r.site)
-        for w, definition in enumerate(self.definitions):
-            at = np.flatnonzero(member[:, w] & ~late[:, w])
-            if not len(at):
-                continue
-            start, value = starts[w][at], r.value[at]
-            slots = self.panes.slots_of(w, series[at], start, value)
-            correction = (before[at] >= definition.closes_at(start)) | self.panes.columns["idle"][
-                slots
-            ]
-            self.panes.add(
-                slots,
-                value,
-                site=site[at],
-                received_ms=r.received_ms[at],
-                kafka_ms=rows.kafka_ms[at],
-                late=correction,
-            )
-            corrected.append(slots[correction & self.panes.columns["closed"][slots]])
-        return self._emit_due(corrected)
-
-    def _emit_due(self, corrected: list[Int64]) -> list[WindowResults]:
-        c, reg = self.panes.columns, self.registry
-        open_slots = self.panes.open_slots
-        owner = reg.series["device"][c["series"][open_slots]]
-        watermark = reg.devices["max_t_ms"][owner] - self.rules.disorder_ms
-        due = open_slots[watermark >= self._emit.closes_at(open_slots)]
-        again = np.unique(np.concatenate(corrected)) if corrected else np.empty(0, np.int64)
-        return [*self._emit.closed(due), *self._emit.corrections(again)]
+        every = Rows(
+            series,
+            device,
+            reg.intern_sites(r.site),
+            r.t_ms,
+            before,
+            r.received_ms,
+            rows.kafka_ms,
+            r.value,
+        )
+        moved = np.unique(device)
+        watermark = reg.devices["max_t_ms"][moved] - self.rules.disorder_ms
+        results: list[WindowResults] = []
+        for w, operator in enumerate(self.operators):
+            taken = member[:, w] & ~late[:, w]
+            if taken.any():
+                operator.add(every if taken.all() else every.take(taken))
+            results += operator.emit(moved, watermark)
+        return results
 
     # -- bookkeeping --------------------------------------------------------------------
 
@@ -346,28 +323,20 @@ class StreamEngine:
         np.add.at(self.late_for, device, late)
 
     def _set_deadlines(self, device: Int32, rows: LogRows) -> None:
-        devices, c = self.registry.devices, self.panes.columns
+        devices = self.registry.devices
         np.maximum.at(devices["log_ms"], device, rows.kafka_ms)
-        waiting = np.zeros(devices.n, np.bool_)
-        waiting[self.registry.series["device"][c["series"][self.panes.open_slots]]] = True
         touched = np.unique(device)
+        waiting = np.zeros(len(touched), np.bool_)
+        for operator in self.operators:
+            waiting |= operator.has_open(touched)
         devices["deadline_ms"][touched] = np.where(
-            waiting[touched], devices["log_ms"][touched] + self.rules.idle_ms, NEVER
+            waiting, devices["log_ms"][touched] + self.rules.idle_ms, NEVER
         )
 
     def _sweep(self) -> None:
-        """Forget panes beyond their horizon, when enough have gathered to be worth it."""
-        if len(self.panes) < self._sweep_at:
-            return
-        c, reg = self.panes.columns, self.registry
-        watermark = reg.devices["max_t_ms"][reg.series["device"][c["series"]]]
-        slots = np.arange(len(self.panes))
-        gone = c["closed"] & (
-            watermark - self.rules.disorder_ms
-            >= self._emit.closes_at(slots) + self._emit.horizon_ms(slots)
-        )
-        self.panes.drop(gone)
-        self._sweep_at = max(4096, 2 * len(self.panes))
+        watermark = self.registry.devices["max_t_ms"] - self.rules.disorder_ms
+        for operator in self.operators:
+            operator.sweep(watermark)
 
     def _touch_rows(self, shard: Int32, offset: Int64) -> None:
         np.minimum.at(self.dirty_since, shard, offset)

@@ -9,6 +9,7 @@ producer of any language that sends the key ``tenant/device`` lands in the same 
 from __future__ import annotations
 
 from functools import lru_cache
+from zlib import crc32
 
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
@@ -45,11 +46,10 @@ def partition_of(tenant: str, device: str, partitions: int) -> int:
     return (murmur2(device_key(tenant, device)) & 0x7FFFFFFF) % partitions
 
 
-@lru_cache(maxsize=262_144)
 def shard_of(tenant: str, device: str, shards: int) -> int:
     """Return the shard of a device inside its partition.
 
-    Taken from other bits of the hash than the partition, so that the shards of one partition
-    are evenly filled whatever the two counts are.
+    By another hash than the partition (CRC-32), so that the shards of one partition are evenly
+    filled whatever the two counts are.
     """
-    return (murmur2(device_key(tenant, device) + b"\x00shard") >> 7) % shards
+    return crc32(device_key(tenant, device)) % shards

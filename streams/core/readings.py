@@ -8,7 +8,7 @@ path never branches on ``None``: ``ABSENT`` (-1) for integers, NaN for values.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,12 @@ TIME_OF_RECEIPT = 4
 class Labels:
     """A dictionary-encoded column of strings.
 
-    ``codes`` int32[n] index into ``values``; values are unique.
+    ``codes`` int32[n] index into ``values``; values are unique, and there may be more of them
+    than rows use.
     """
 
     codes: Int32
-    values: tuple[str, ...]
+    values: Sequence[str]
 
     @staticmethod
     def of(items: Iterable[str]) -> Labels:
@@ -58,6 +59,12 @@ class Labels:
         """Select rows by index or mask; the dictionary stays as it is."""
         return Labels(self.codes[rows], self.values)
 
+    def compact(self) -> Labels:
+        """Leave out of the dictionary what no row uses."""
+        unique, inverse = np.unique(self.codes, return_inverse=True)
+        used = tuple(self.values[code] for code in unique.tolist())
+        return Labels(inverse.astype(np.int32), used)
+
     def __len__(self) -> int:
         return len(self.codes)
 
@@ -72,6 +79,8 @@ class Labels:
 
 def concat_labels(parts: Sequence[Labels]) -> Labels:
     """Concatenate label columns, merging their dictionaries."""
+    if parts and all(part.values == parts[0].values for part in parts):
+        return Labels(np.concatenate([part.codes for part in parts]), parts[0].values)
     index: dict[str, int] = {}
     codes = []
     for part in parts:
@@ -138,10 +147,13 @@ class Readings:
         )
 
 
-def concat_readings(parts: Sequence[Readings]) -> Readings:
-    """Concatenate batches in order; an empty sequence gives an empty batch."""
+def concat_readings(parts: Sequence[Readings], device: Labels | None = None) -> Readings:
+    """Concatenate batches in order; an empty sequence gives an empty batch.
+
+    :param device: the column of devices, where the caller has it already.
+    """
     if len(parts) == 1:
-        return parts[0]
+        return parts[0] if device is None else replace(parts[0], device=device)
 
     def join(pick: Callable[[Readings], NDArray[Any]], dtype: Any) -> NDArray[Any]:
         return np.concatenate([pick(p) for p in parts]) if parts else np.empty(0, dtype)
@@ -156,7 +168,7 @@ def concat_readings(parts: Sequence[Readings]) -> Readings:
     return Readings(
         concat_labels([p.tenant for p in parts]),
         concat_labels([p.site for p in parts]),
-        concat_labels([p.device for p in parts]),
+        concat_labels([p.device for p in parts]) if device is None else device,
         concat_labels([p.metric for p in parts]),
         join(lambda p: p.t_ms, np.int64),
         join(lambda p: p.received_ms, np.int64),

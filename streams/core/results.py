@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from streams.core.readings import Float64, Int32, Int64, Labels
 
 PROVISIONAL = -1
 """Rank of a provisional result; revisions count from 0."""
+RETRACTED = "retracted"
+"""Reason of a result that says that its window is no more: ``count`` 0, values NaN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +19,10 @@ class WindowResults:
 
     ``window`` is the definition's name; windows are half-open ``[start_ms, end_ms)``.
     ``rank`` is the revision (0, 1, ...) or ``PROVISIONAL``. ``reason`` says why it was emitted:
-    ``closed``, ``late`` (a correction), ``idle`` or ``provisional``. ``sd`` is the sample
-    standard deviation (n-1), NaN for a single reading. ``last_received_ms`` is the latest
+    ``closed``, ``late`` (a correction), ``idle``, ``provisional`` or ``retracted``. ``sd`` is the
+    sample standard deviation (n-1), NaN for a single reading. ``last_received_ms`` is the latest
     receipt of a reading inside, ``kafka_ms`` the latest log time: both follow from the content.
+    ``extra`` holds the further aggregates that the definition declares, by name.
     """
 
     tenant: Labels
@@ -39,6 +43,7 @@ class WindowResults:
     sd: Float64
     last_received_ms: Int64
     kafka_ms: Int64
+    extra: Mapping[str, Float64] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.start_ms)

@@ -1,173 +1,236 @@
 """Which messages of each device have been seen, by (boot, seq).
 
-Per device and boot the engine keeps the next expected seq and the intervals still missing
-below it: redelivery is dropped exactly, out-of-order delivery is accepted, and what never
-came is reported as a gap. Boots are ordered by their first appearance, not by number, so that
-a device may number its boots as it likes, at random too.
+Redelivery is dropped exactly, out-of-order delivery is accepted, and what never came is reported
+as a gap. Boots are ordered by their first appearance, not by number, so that a device may number
+its boots as it likes, at random too.
+
+Per device the columns hold the numbering of its current boot as far as the next expected seq and
+one bit for each of the 64 numbers below it. Batches that stay within the bits, as nearly all do,
+are judged column by column; the others one message at a time, as :class:`Numbering` says.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from streams.core.columns import Columns
+from streams.core.numbering import ALL, BITS, NEW, SEEN, Numbering, leaving
 from streams.core.readings import Bool, Int32, Int64, UInt8
 
-NEW, SEEN, GIVEN_UP = 0, 1, 2
 _NO_BOOT = -2
 _BOOTS_PER_DEVICE = 4
 
 _CURRENT: dict[str, tuple[Any, Any]] = {
     "boot": (np.int64, _NO_BOOT),
     "next": (np.int64, 0),
+    "base": (np.int64, 0),
+    "recent": (np.uint64, ALL),
     "given_up": (np.int64, 0),
 }
 
 
 @dataclass(slots=True)
-class Track:
-    """The numbering of one boot: all of ``[0, next)`` was seen but for ``holes``."""
+class Older:
+    """What of a device does not fit into the columns; most devices have none of it."""
 
-    next: int
-    base: int
-    """The first seq that was seen: what lies below it may never have been meant for us."""
+    holes: list[tuple[int, int]]
+    """Of the current boot."""
     floor: int = 0
-    """End of the last hole that was given up."""
-    holes: list[tuple[int, int]] = field(default_factory=list)
-    """Missing intervals ``[low, high)``, ascending."""
+    """Of the current boot."""
+    boots: dict[int, Numbering] = field(default_factory=dict)
+    """Former boots, the oldest first."""
 
-    def see(self, seq: int) -> int:
-        """Mark a message as seen and say what it was."""
-        if seq >= self.next:
-            if seq > self.next:
-                self.holes.append((self.next, seq))
-            self.next = seq + 1
-            return NEW
-        at = bisect_right(self.holes, (seq, 1 << 63)) - 1
-        if at >= 0:
-            low, high = self.holes[at]
-            if low <= seq < high:
-                rest = [(low, seq), (seq + 1, high)]
-                self.holes[at : at + 1] = [(a, b) for a, b in rest if a < b]
-                return NEW
-        return GIVEN_UP if seq < self.floor else SEEN
 
-    def trim(self, limit: int) -> int:
-        """Give up the oldest holes beyond *limit*; return how many messages that were."""
-        lost = 0
-        while len(self.holes) > limit:
-            low, high = self.holes.pop(0)
-            self.floor = high
-            lost += high - max(low, min(self.base, high))
-        return lost
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Messages sorted by device: *device* has one entry a device, the others one a message."""
 
-    def missing(self) -> int:
-        """Return how many messages have not come, from the first seen on."""
-        return sum(high - max(low, self.base) for low, high in self.holes if high > self.base)
+    device: Int32
+    starts: Int64
+    group: Int64
+    boot: Int64
+    seq: Int64
 
 
 class Sequences:
-    """The tracks of all devices of a partition; devices are dense indices."""
+    """The numbering of all devices of a partition; devices are dense indices.
+
+    :param max_holes: missing intervals below the last 64 numbers that are remembered per boot.
+    """
 
     def __init__(self, max_holes: int) -> None:
         self._max_holes = max_holes
         self.current = Columns(_CURRENT)
-        self._tracks: dict[int, dict[int, Track]] = {}
+        self._older: dict[int, Older] = {}
 
     def see(self, device: Int32, boot: Int64, seq: Int64) -> UInt8:
         """Mark messages as seen, in order of arrival.
 
-        :param device, boot, seq: arrays[m], one row a message.
+        :param device, boot, seq: arrays[m], one row a message; no message is there twice.
         :returns: uint8[m] of ``NEW``, ``SEEN`` or ``GIVEN_UP``.
         """
         self.current.grow_to(int(device.max()) + 1)
-        regular = self._regular(device, boot, seq)
-        verdict = np.zeros(len(device), np.uint8)
-        last = np.flatnonzero(regular)
-        # Within a regular device seqs ascend: the last write is the greatest.
-        self.current["next"][device[last]] = seq[last] + 1
-        for i in np.flatnonzero(~regular).tolist():
-            verdict[i] = self._see_one(int(device[i]), int(boot[i]), int(seq[i]))
-        return verdict
-
-    def _regular(self, device: Int32, boot: Int64, seq: Int64) -> Bool:
-        """Whether all messages of a row's device just continue its numbering."""
         order = np.argsort(device, kind="stable")
-        d = device[order]
-        first = np.empty(len(d), np.bool_)
-        first[0] = True
-        np.not_equal(d[1:], d[:-1], out=first[1:])
-        starts = np.flatnonzero(first)
-        group = np.cumsum(first) - 1
-        rank = np.arange(len(d)) - starts[group]
-        follows = (seq[order] == self.current["next"][d] + rank) & (
-            boot[order] == self.current["boot"][d]
-        )
-        whole = np.logical_and.reduceat(follows, starts)
-        regular = np.empty(len(d), np.bool_)
-        regular[order] = whole[group]
-        return regular
+        batch = _grouped(device[order], boot[order], seq[order])
+        self._meet(batch)
+        near = self._near(batch)
+        mine = near[batch.group]
+        verdict: UInt8 = np.empty(len(order), np.uint8)
+        verdict[mine] = self._see_near(batch, near)[mine]
+        for g in np.flatnonzero(~near).tolist():
+            rows = slice(batch.starts[g], batch.starts[g + 1] if g + 1 < len(near) else len(order))
+            each = zip(batch.boot[rows].tolist(), batch.seq[rows].tolist(), strict=True)
+            verdict[rows] = self._see_each(int(batch.device[g]), list(each))
+        result: UInt8 = np.empty(len(order), np.uint8)
+        result[order] = verdict
+        return result
 
-    def _see_one(self, device: int, boot: int, seq: int) -> int:
-        tracks = self._tracks.setdefault(device, {})
-        current = int(self.current["boot"][device])
-        if current in tracks:
-            tracks[current].next = int(self.current["next"][device])
-        track = tracks.get(boot)
-        if track is None:
-            track = tracks[boot] = Track(seq + 1, seq, holes=[(0, seq)] if seq > 0 else [])
-            verdict = NEW
-            self.current["boot"][device] = current = boot
-            self._forget_oldest(device, tracks)
-        else:
-            verdict = track.see(seq)
-            self.current["given_up"][device] += track.trim(self._max_holes)
-        self.current["next"][device] = tracks[current].next
+    def _meet(self, batch: _Batch) -> None:
+        """Begin the numbering of devices that are here for the first time."""
+        c = self.current
+        fresh = c["boot"][batch.device] == _NO_BOOT
+        d, first = batch.device[fresh], batch.starts[fresh]
+        c["boot"][d] = batch.boot[first]
+        c["next"][d] = c["base"][d] = batch.seq[first]
+
+    def _near(self, batch: _Batch) -> Bool:
+        """Return bool[devices]: all its messages are among the last 64 numbers, at the end too."""
+        c, device = self.current, batch.device
+        after = np.maximum(c["next"][device], np.maximum.reduceat(batch.seq, batch.starts) + 1)
+        least = np.maximum(c["base"][device], after - BITS)
+        fits = (batch.seq >= least[batch.group]) & (batch.boot == c["boot"][device][batch.group])
+        near: Bool = np.logical_and.reduceat(fits, batch.starts)
+        near &= after - c["next"][device] < BITS
+        return near
+
+    def _see_near(self, batch: _Batch, near: Bool) -> UInt8:
+        """Judge the messages of the devices in *near*, and move their bits on."""
+        c, group, seq = self.current, batch.group, batch.seq
+        before, recent = c["next"][batch.device], c["recent"][batch.device]
+        after = np.maximum(before, np.maximum.reduceat(seq, batch.starts) + 1)
+        step = np.where(near, after - before, 0).astype(np.uint64)
+        self._note_leaving(batch.device, recent, step)
+        bits = recent << step
+        place = np.clip(after[group] - 1 - seq, 0, BITS - 1).astype(np.uint64)
+        mark = np.uint64(1) << place
+        verdict = np.where(bits[group] & mark, SEEN, NEW).astype(np.uint8)
+        mine = near[group]
+        np.bitwise_or.at(bits, group[mine], mark[mine])
+        d = batch.device[near]
+        c["next"][d], c["recent"][d] = after[near], bits[near]
         return verdict
 
-    def _forget_oldest(self, device: int, tracks: dict[int, Track]) -> None:
-        while len(tracks) > _BOOTS_PER_DEVICE:
-            oldest = tracks.pop(next(iter(tracks)))
-            self.current["given_up"][device] += oldest.missing()
+    def _note_leaving(self, device: Int32, recent: np.ndarray[Any, Any], step: Any) -> None:
+        """Keep as holes the numbers that were not seen and leave the bits."""
+        moved = step > 0
+        unseen = ~recent >> (np.uint64(BITS) - np.maximum(step, np.uint64(1)))
+        for i in np.flatnonzero(moved & (unseen != 0)).tolist():
+            one = int(device[i])
+            numbering = self._load(one)
+            gaps = leaving(numbering.next, numbering.base, numbering.recent, int(step[i]))
+            for low, high in gaps:
+                numbering.leave(low, high)
+            self._trim(one, numbering)
+            self._store_older(one, numbering)
+
+    def _see_each(self, device: int, messages: list[tuple[int, int]]) -> list[int]:
+        """Judge the messages of one device, one at a time."""
+        boot, numbering = int(self.current["boot"][device]), self._load(device)
+        verdicts = []
+        for its_boot, seq in messages:
+            former = self._older[device].boots if device in self._older else {}
+            if its_boot == boot:
+                verdicts.append(numbering.see(seq))
+                self._trim(device, numbering)
+            elif its_boot in former:
+                verdicts.append(former[its_boot].see(seq))
+                self._trim(device, former[its_boot])
+            else:
+                self._retire(device, boot, numbering)
+                boot, numbering = its_boot, Numbering.begun_at(seq)
+                verdicts.append(numbering.see(seq))
+        self._store(device, boot, numbering)
+        return verdicts
+
+    def _retire(self, device: int, boot: int, numbering: Numbering) -> None:
+        """Make a boot a former one; beyond a few, the oldest is given up."""
+        older = self._older.setdefault(device, Older([]))
+        older.boots[boot] = numbering
+        older.holes, older.floor = [], 0
+        while len(older.boots) >= _BOOTS_PER_DEVICE:
+            lost = older.boots.pop(next(iter(older.boots)))
+            self.current["given_up"][device] += lost.missing()
+
+    def _trim(self, device: int, numbering: Numbering) -> None:
+        lost = numbering.trim(self._max_holes)
+        if lost:
+            self.current["given_up"][device] += lost
+
+    def _load(self, device: int) -> Numbering:
+        c, older = self.current, self._older.get(device)
+        after, base = int(c["next"][device]), int(c["base"][device])
+        holes = older.holes if older else ([(0, base)] if base else [])
+        floor = older.floor if older else 0
+        return Numbering(after, base, int(c["recent"][device]), floor, holes)
+
+    def _store(self, device: int, boot: int, numbering: Numbering) -> None:
+        c = self.current
+        c["boot"][device], c["next"][device] = boot, numbering.next
+        c["base"][device], c["recent"][device] = numbering.base, numbering.recent
+        self._store_older(device, numbering)
+
+    def _store_older(self, device: int, numbering: Numbering) -> None:
+        older = self._older.get(device)
+        whole = numbering.holes == ([(0, numbering.base)] if numbering.base else [])
+        if older is not None:
+            older.holes, older.floor = numbering.holes, numbering.floor
+        elif not whole or numbering.floor:
+            self._older[device] = Older(numbering.holes, numbering.floor)
 
     def missing(self, device: int) -> int:
         """Return how many messages of a device have not come: those awaited and those given up."""
-        if device >= self.current.n:
+        if device >= self.current.n or self.current["boot"][device] == _NO_BOOT:
             return 0
-        awaited = sum(track.missing() for track in self._tracks.get(device, {}).values())
+        former = self._older[device].boots.values() if device in self._older else ()
+        awaited = self._load(device).missing() + sum(n.missing() for n in former)
         return awaited + int(self.current["given_up"][device])
 
-    def snapshot(self, devices: Int64) -> list[list[Any]]:
-        """Return the tracks of some devices: per device ``[given_up, current boot, tracks]``."""
-        rows: list[list[Any]] = []
-        for device in devices.tolist():
-            tracks = self._tracks.get(device)
-            if not tracks:
-                rows.append([])
-                continue
-            current = int(self.current["boot"][device])
-            tracks[current].next = int(self.current["next"][device])
-            packed = [[b, t.next, t.base, t.floor, list(t.holes)] for b, t in tracks.items()]
-            rows.append([int(self.current["given_up"][device]), current, packed])
-        return rows
-
-    def restore(self, devices: Int64, rows: list[list[Any]]) -> None:
-        """Load what :meth:`snapshot` returned, for devices of new indices."""
+    def snapshot(self, devices: Int64) -> dict[str, Any]:
+        """Return the numbering of some devices, which are numbered from zero in it."""
         if len(devices):
             self.current.grow_to(int(devices.max()) + 1)
-        for device, row in zip(devices.tolist(), rows, strict=True):
-            if not row:
-                continue
-            given_up, boot, packed = row
-            tracks = {
-                b: Track(nxt, base, floor, [(low, high) for low, high in holes])
-                for b, nxt, base, floor, holes in packed
+        older = {}
+        for i, device in enumerate(devices.tolist()):
+            kept = self._older.get(device)
+            if kept is not None:
+                boots = [
+                    [b, n.next, n.base, n.recent, n.floor, list(n.holes)]
+                    for b, n in kept.boots.items()
+                ]
+                older[i] = [list(kept.holes), kept.floor, boots]
+        return {"columns": self.current.select(devices), "older": older}
+
+    def restore(self, devices: Int64, state: dict[str, Any]) -> None:
+        """Load what :meth:`snapshot` returned, for devices of new indices."""
+        if not len(devices):
+            return
+        self.current.grow_to(int(devices.max()) + 1)
+        for name, values in state["columns"].items():
+            self.current[name][devices] = values
+        for i, (holes, floor, boots) in state["older"].items():
+            former = {
+                boot: Numbering(after, base, recent, low, [(a, b) for a, b in gaps])
+                for boot, after, base, recent, low, gaps in boots
             }
-            self._tracks[device] = tracks
-            self.current["given_up"][device] = given_up
-            self.current["boot"][device] = boot
-            self.current["next"][device] = tracks[boot].next
+            self._older[int(devices[i])] = Older([(a, b) for a, b in holes], floor, former)
+
+
+def _grouped(device: Int32, boot: Int64, seq: Int64) -> _Batch:
+    first = np.empty(len(device), np.bool_)
+    first[0] = True
+    np.not_equal(device[1:], device[:-1], out=first[1:])
+    starts = np.flatnonzero(first)
+    return _Batch(device[starts], starts, np.cumsum(first) - 1, boot, seq)

@@ -12,7 +12,7 @@ import numpy as np
 
 from streams.core.engine import StreamEngine
 from streams.core.identities import pack, unpack
-from streams.core.readings import Int32
+from streams.core.readings import Int32, Labels
 from streams.core.registry import NEVER
 
 State = dict[str, Any]
@@ -23,32 +23,27 @@ def snapshot(engine: StreamEngine, shard: int) -> State:
     reg = engine.registry
     of_shard = reg.devices["shard"] == shard
     devices = np.flatnonzero(of_shard)
-    series_mask = reg.series_of(of_shard)
-    series = np.flatnonzero(series_mask)
-    local_device = _numbering(devices, reg.devices.n)
+    series = reg.series_of(of_shard)
     local_series = _numbering(series, reg.series.n)
-    pane_series = engine.panes.columns["series"]
-    slots = np.flatnonzero(series_mask[pane_series])
-    panes = engine.panes.snapshot(slots)
-    panes["series"] = local_series[panes["series"]]
-    keys = engine.identities.snapshot(series_mask)
-    key_series, key_t = unpack(keys)
+    mask = local_series >= 0
+    key_series, key_t = unpack(engine.identities.snapshot(mask))
     engine.dirty_since[shard] = NEVER
     columns = reg.devices.select(devices)
+    tenant = columns.pop("tenant")
     del columns["shard"]
     return {
-        "names": [reg.device_names[d] for d in devices.tolist()],
+        "names": [[reg.tenants[t], reg.names[d]] for t, d in zip(tenant, devices, strict=True)],
         "devices": columns,
         "late_for": _rows(engine.late_for, devices),
-        "definitions": [d.name for d in engine.definitions],
+        "definitions": [repr(d) for d in engine.definitions],
         "sequences": engine.sequences.snapshot(devices),
-        "metrics": [reg.metrics[s] for s in series.tolist()],
         "series": {
-            "device": local_device[reg.series["device"][series]],
+            "device": _numbering(devices, reg.devices.n)[reg.series["device"][series]],
+            "metric": [reg.metrics[m] for m in reg.series["metric"][series].tolist()],
             "max_t_ms": reg.series["max_t_ms"][series],
         },
         "sites": list(reg.sites),
-        "panes": panes,
+        "windows": [operator.snapshot(series) for operator in engine.operators],
         "identities": pack(local_series[key_series], key_t),
     }
 
@@ -60,37 +55,32 @@ def restore(engine: StreamEngine, shard: int, stamp: int, state: State) -> Int32
     :returns: int32, the engine's series index of each of the snapshot's series.
     :raises ValueError: if the snapshot was taken with other window definitions.
     """
-    if state["definitions"] != [d.name for d in engine.definitions]:
-        raise ValueError(
-            f"the state was written with windows {state['definitions']}, the settings define "
-            f"{[d.name for d in engine.definitions]}: keep the names and their order, or start "
-            "a new worker id"
-        )
+    _check(state["definitions"], [repr(d) for d in engine.definitions])
     reg = engine.registry
     device = np.asarray([reg.device(tenant, name) for tenant, name in state["names"]], np.int32)
     for name, values in state["devices"].items():
         reg.devices[name][device] = values
     _add_late(engine, device, state["late_for"])
     engine.sequences.restore(device.astype(np.int64), state["sequences"])
-    owners = state["series"]["device"].tolist()
-    series = np.asarray(
-        [
-            reg.serie(int(device[owner]), metric)
-            for owner, metric in zip(owners, state["metrics"], strict=True)
-        ],
-        np.int32,
-    )
+    owner = device[state["series"]["device"]]
+    series = reg.intern_series(owner, Labels.of(state["series"]["metric"]))
     reg.series["max_t_ms"][series] = state["series"]["max_t_ms"]
-    panes = dict(state["panes"])
-    if len(panes["series"]):
-        sites = np.asarray([reg.site(name) for name in state["sites"]], np.int32)
-        panes["series"] = series[panes["series"]]
-        panes["site"] = sites[panes["site"]]
-        engine.panes.restore(panes)
+    sites = np.asarray([reg.site(name) for name in state["sites"]], np.int32)
+    for operator, windows in zip(engine.operators, state["windows"], strict=True):
+        operator.restore(windows, series, owner, sites)
     if len(state["identities"]):
         engine.identities.restore(state["identities"], series)
     engine.stamps[shard] = stamp
     return series
+
+
+def _check(written: list[str], wanted: list[str]) -> None:
+    if written != wanted:
+        changed = sorted(set(written) ^ set(wanted))
+        raise ValueError(
+            f"the state was written with other windows than the settings define: {changed}; "
+            "set them back, or start a new worker id, which reads the log again"
+        )
 
 
 def _numbering(kept: np.ndarray[Any, Any], n: int) -> Int32:

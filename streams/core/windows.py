@@ -1,36 +1,164 @@
-"""Window definitions: the arithmetic of tumbling windows, on integer milliseconds."""
+"""Window definitions: the arithmetic of windows, on integer milliseconds.
+
+Windows are half-open, ``[start, end)``. A window closes when its device's watermark reaches
+``end + grace_ms`` (revision 0), and later readings correct it until the watermark has gone
+``horizon_ms`` further.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from math import gcd
+
+import numpy as np
 
 from streams.core.readings import Int64
 
+QUANTILES = "quantiles"
+ORDERED = ("first", "last", "delta", "rate")
+"""Aggregates that follow from the first and the last reading in event time."""
 
-@dataclass(frozen=True, slots=True)
-class Tumbling:
-    """Windows ``[start, start + size_ms)`` with ``start = offset_ms (mod size_ms)``.
 
-    A window closes when its device's watermark reaches ``end + grace_ms`` (revision 0) and is
-    corrected by later readings until the watermark reaches ``end + grace_ms + horizon_ms``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What all kinds of windows have in common.
+
+    ``metrics`` are globs; ``aggregates`` are those beyond count, sum, min, max, mean and sd:
+    names of :data:`ORDERED`, or ``p50``, ``p99`` and so on for quantiles.
     """
 
     name: str
-    metrics: tuple[str, ...]
-    size_ms: int
-    offset_ms: int
-    grace_ms: int
-    horizon_ms: int
+    metrics: tuple[str, ...] = ("*",)
+    grace_ms: int = 0
+    horizon_ms: int = 0
+    aggregates: tuple[str, ...] = ()
+
+    @property
+    def reach_ms(self) -> int:
+        """How far behind the watermark a reading can be that a window still takes, at most."""
+        raise NotImplementedError
 
     def applies_to(self, metric: str) -> bool:
         """Whether the definition's globs match a metric."""
         return any(fnmatchcase(metric, glob) for glob in self.metrics)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tumbling(Window):
+    """Windows ``[start, start + size_ms)`` with ``start = offset_ms (mod size_ms)``."""
+
+    size_ms: int
+    offset_ms: int = 0
+
+    @property
+    def reach_ms(self) -> int:
+        """See :class:`Window`."""
+        return self.size_ms + self.grace_ms + self.horizon_ms
+
     def start_of(self, t_ms: Int64) -> Int64:
         """Return the start of the window of each time."""
         return t_ms - (t_ms - self.offset_ms) % self.size_ms
 
-    def closes_at(self, start_ms: Int64) -> Int64:
-        """Return the watermark at which each window closes."""
-        return start_ms + (self.size_ms + self.grace_ms)
+    def end_of(self, start_ms: Int64) -> Int64:
+        """Return the end of each window."""
+        return start_ms + self.size_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calendar(Window):
+    """Windows between given boundaries: days, weeks or months of a time zone.
+
+    ``calendar`` names the boundaries: definitions are told apart by it. ``boundaries_ms`` int64,
+    ascending, covers every time that a reading can have.
+    """
+
+    calendar: str
+    boundaries_ms: Int64 = field(repr=False, compare=False)
+
+    @property
+    def reach_ms(self) -> int:
+        """See :class:`Window`."""
+        return int(np.diff(self.boundaries_ms).max()) + self.grace_ms + self.horizon_ms
+
+    def start_of(self, t_ms: Int64) -> Int64:
+        """Return the start of the window of each time."""
+        at = np.searchsorted(self.boundaries_ms, t_ms, side="right") - 1
+        start: Int64 = self.boundaries_ms[at]
+        return start
+
+    def end_of(self, start_ms: Int64) -> Int64:
+        """Return the end of each window."""
+        end: Int64 = self.boundaries_ms[np.searchsorted(self.boundaries_ms, start_ms, "right")]
+        return end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hopping(Window):
+    """Windows of ``size_ms`` that begin every ``step_ms``, from ``offset_ms`` on.
+
+    Readings are folded once, into slices that all windows share; a slice is as wide as size and
+    step allow. A reading is late when the last window that shares its slice takes no more, so
+    that all windows over a slice always agree on what is in it.
+    """
+
+    size_ms: int
+    step_ms: int
+    offset_ms: int = 0
+
+    @property
+    def slice_ms(self) -> int:
+        """Width of a slice."""
+        return gcd(self.size_ms, self.step_ms)
+
+    @property
+    def slices(self) -> int:
+        """Slices in a window."""
+        return self.size_ms // self.slice_ms
+
+    @property
+    def reach_ms(self) -> int:
+        """See :class:`Window`."""
+        return 2 * self.size_ms + self.grace_ms + self.horizon_ms
+
+    def slice_of(self, t_ms: Int64) -> Int64:
+        """Return the start of the slice of each time."""
+        return t_ms - (t_ms - self.offset_ms) % self.slice_ms
+
+    def last_start(self, slice_ms: Int64) -> Int64:
+        """Return the start of the last window that covers each slice."""
+        return slice_ms - (slice_ms - self.offset_ms) % self.step_ms
+
+    def first_start(self, slice_ms: Int64) -> Int64:
+        """Return the start of the first window that covers each slice."""
+        reach = slice_ms + self.slice_ms - self.size_ms
+        return reach + (self.offset_ms - reach) % self.step_ms
+
+    def starts_over(self, slice_ms: Int64) -> tuple[Int64, Int64]:
+        """Return all windows over some slices: positions in *slice_ms*, and window starts."""
+        last = self.last_start(slice_ms)
+        most = -(-self.size_ms // self.step_ms)
+        starts = last[:, None] - self.step_ms * np.arange(most)[::-1]
+        over = starts + self.size_ms > slice_ms[:, None]
+        at, _ = np.nonzero(over)
+        return at, starts[over]
+
+    def end_of(self, start_ms: Int64) -> Int64:
+        """Return the end of each window."""
+        return start_ms + self.size_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session(Window):
+    """Windows of activity: readings less than ``gap_ms`` apart belong together.
+
+    A session reaches from its first reading to ``gap_ms`` after its last; it is known by its
+    start, so a reading that comes late may replace one session by another.
+    """
+
+    gap_ms: int
+
+    @property
+    def reach_ms(self) -> int:
+        """See :class:`Window`."""
+        return self.gap_ms + self.grace_ms + self.horizon_ms

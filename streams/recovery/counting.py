@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,14 @@ from streams.agents.readings import make_readings
 from streams.core.placement import partition_of
 from streams.core.readings import ABSENT, TIME_OF_RECEIPT, Labels, Readings
 from streams.core.results import PROVISIONAL, WindowResults
+from streams.covering import definitions_for, spans_over
 from streams.errors import DecodeError
-from streams.history import Device, History
+from streams.history import Device, History, is_inside
 from streams.ports import Produce
 from streams.recovery.held import Held
 from streams.recovery.ledger import Status
 from streams.recovery.plans import Plan
-from streams.settings import Detection, Devices, Settings, Window
+from streams.settings import Detection, Devices, Settings
 from streams.testing import Driver
 from streams.topics import AGGREGATES
 from streams.version import VERSION
@@ -47,8 +47,8 @@ ORDER BY kafka_offset, row
 _CURRENT = """
 SELECT * FROM aggregates
 WHERE tenant = $tenant AND device = $device AND metric = $metric AND "window" = $window
-    AND start_ms = $start_ms
-ORDER BY rank DESC, kafka_offset DESC LIMIT 1
+    AND start_ms = $start_ms AND source = 'cloud'
+ORDER BY rank DESC, count DESC, kafka_offset DESC LIMIT 1
 """
 
 
@@ -96,7 +96,9 @@ def count_late(settings: Settings, history: History, late: Sequence[Held]) -> Co
     for held in late:
         places = _places(settings, held)
         if not places:
-            why_not[held.identity] = "no window counts it: its metric has none, or it is text"
+            why_not[held.identity] = (
+                "no window counts it again: its metric has none but sessions, or it is text"
+            )
         for place in places:
             by_place.setdefault(place, set()).add(held.identity)
     revisions = []
@@ -124,17 +126,11 @@ def _places(settings: Settings, held: Held) -> list[Place]:
     if not np.isfinite(one.value[0]):
         return []
     t_ms, metric = int(one.t_ms[0]), one.metric[0]
-    found = []
-    for window in settings.windows:
-        if _applies(window, metric):
-            start_ms = t_ms - (t_ms - window.offset_ms) % window.size_ms
-            end_ms = start_ms + window.size_ms
-            found.append(Place(one.tenant[0], one.device[0], metric, window.name, start_ms, end_ms))
-    return found
-
-
-def _applies(window: Window, metric: str) -> bool:
-    return any(fnmatchcase(metric, glob) for glob in window.metrics)
+    return [
+        Place(one.tenant[0], one.device[0], metric, definition.name, start_ms, end_ms)
+        for definition in definitions_for(settings, metric)
+        for start_ms, end_ms in spans_over(definition, t_ms)
+    ]
 
 
 def _revise(
@@ -142,7 +138,10 @@ def _revise(
 ) -> Revision | str | None:
     """Return the revision, nothing if it has been told already, or why it cannot be made."""
     where = {name: getattr(place, name) for name in ("tenant", "device", "metric", "start_ms")}
+    definition = next(d for d in definitions_for(settings, place.metric) if d.name == place.window)
     rows = history.rows(_WINDOW, {**where, "end_ms": place.end_ms})
+    for row in rows:
+        row["is_inside"] = is_inside(row, definition, settings.devices.disorder_ms)
     told = history.rows(_CURRENT, {**where, "window": place.window})
     current = told[0] if told else None
     begun = history.ledger.counted(Status.BEGUN)
@@ -240,8 +239,9 @@ def _one(row: Mapping[str, Any]) -> Readings:
 def _take(part: WindowResults, at: int) -> WindowResults:
     row = np.asarray([at])
     columns = {f.name: getattr(part, f.name) for f in fields(part)}
+    extra = {name: values[row] for name, values in columns.pop("extra").items()}
     taken: dict[str, Any] = {
         name: column.take(row) if isinstance(column, Labels) else column[row]
         for name, column in columns.items()
     }
-    return WindowResults(**taken)
+    return WindowResults(**taken, extra=extra)

@@ -51,7 +51,7 @@ def logs(draw):
 
 def engine():
     definitions = [
-        Tumbling(f"w{i}", ("*",), size, shift, grace, horizon)
+        Tumbling(name=f"w{i}", size_ms=size, offset_ms=shift, grace_ms=grace, horizon_ms=horizon)
         for i, (size, shift, grace, horizon) in enumerate(WINDOWS)
     ]
     return StreamEngine(definitions, RULES, SHARDS)

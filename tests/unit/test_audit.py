@@ -8,7 +8,7 @@ import pytest
 from streams.audit import Log, reconcile
 from streams.core.windows import Tumbling
 
-MINUTE = Tumbling("1m", ("*",), 60_000, 0, 0, 600_000)
+MINUTE = Tumbling(name="1m", size_ms=60_000, horizon_ms=600_000)
 
 
 def reading(offset, t_ms, *, seq=None, value=1.0, quality=0):

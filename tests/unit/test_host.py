@@ -36,6 +36,7 @@ class Consumer:
 
     def __init__(self, ends):
         self.ends = ends
+        self.positions = {}
         self.sought = []
         self.asked = []
 
@@ -47,6 +48,9 @@ class Consumer:
 
     def topic_partitions(self, topic):
         return len(self.ends)
+
+    def reached(self, tp):
+        return self.positions.get(tp)
 
     async def begin_offsets(self, tps):
         self.asked.append(set(tps))
@@ -86,7 +90,7 @@ def setting(clock):
 async def test_a_last_batch_that_was_let_fall_is_read_again(setting, clock):
     host, consumer = setting.host, setting.consumer
     await host.take(batch(FIRST, 0, 1))
-    consumer.ends[FIRST] = 5  # 2 to 4 were fetched, and never arrive
+    consumer.ends[FIRST] = consumer.positions[FIRST] = 5  # 2 to 4 were fetched, and never arrive
     await host.tick()
     clock.now_s += 4.9
     await host.tick()
@@ -104,7 +108,7 @@ async def test_a_last_batch_that_was_let_fall_is_read_again(setting, clock):
 
 async def test_what_is_read_twice_is_folded_once(setting, clock):
     host, consumer = setting.host, setting.consumer
-    consumer.ends[FIRST] = 3
+    consumer.ends[FIRST] = consumer.positions[FIRST] = 3
     await host.take(batch(FIRST, 0))
     clock.now_s += 6
     await host.tick()
@@ -121,3 +125,29 @@ async def test_where_partitions_begin_is_asked_once_per_assignment(setting):
     host.forget()
     await host.tick()
     assert len(consumer.asked) == 2
+
+
+async def test_markers_at_the_end_of_the_log_are_passed_once_reading_again_brought_nothing(
+    setting, clock
+):
+    host, consumer = setting.host, setting.consumer
+    await host.take(batch(FIRST, 0, 1))
+    consumer.ends[FIRST] = consumer.positions[FIRST] = 3  # offset 2 is a marker
+    for _ in range(5):
+        clock.now_s += 6
+        await host.tick()
+    assert consumer.sought == [{FIRST: 2}, {FIRST: 2}]
+    await host.take(batch(FIRST, 3))
+    assert setting.logics[0].folded == [0, 1, 3]
+
+
+async def test_what_was_not_yet_fetched_is_never_passed_as_a_gap(setting, clock):
+    host, consumer = setting.host, setting.consumer
+    await host.take(batch(FIRST, 0, 1))
+    consumer.ends[FIRST], consumer.positions[FIRST] = 9, 2  # the broker does not answer
+    for _ in range(10):
+        clock.now_s += 6
+        await host.tick()
+    assert consumer.sought == []
+    await host.take(batch(FIRST, *range(2, 9)))
+    assert setting.logics[0].folded == list(range(9))

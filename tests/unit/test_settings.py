@@ -34,7 +34,23 @@ def test_a_missing_file_means_defaults(written):
             '[[windows]]\nname = "a"\n\n[[windows]]\nname = "b"\nsize_ms = "x"\n',
             "toml:6: windows.1.size_ms",
         ),
-        ('[[windows]]\nname = "a"\n', "headwater.toml:1: windows.0.size_ms: Field required"),
+        ('[[windows]]\nname = "a"\n', "toml:1: windows.0: a tumbling window needs size_ms"),
+        (
+            '[[windows]]\nname = "a"\nkind = "session"\nsize_ms = 5\n',
+            "a session window has no size_ms; it takes gap_ms",
+        ),
+        (
+            '[[windows]]\nname = "a"\nkind = "hopping"\nsize_ms = 86400000\nstep_ms = 7001\n',
+            "cut a window into 86400000 slices",
+        ),
+        (
+            '[[windows]]\nname = "a"\nsize_ms = 5\naggregates = ["p50",\n"median"]\n',
+            "toml:4: windows.0.aggregates",
+        ),
+        (
+            '[[windows]]\nname = "a"\nkind = "calendar"\nperiod = "day"\nzone = "Mars"\n',
+            "toml:5: windows.0.zone: 'Mars' is no time zone",
+        ),
         (
             '[[webhooks]]\nname="h"\nurl = "ftp://x"\nsecret_file="s"\n',
             "toml:3: webhooks.0.url: expected",
