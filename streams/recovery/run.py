@@ -98,8 +98,14 @@ async def find(
         state = ledger.state(held.identity, at_ms)
         if states is None or state in states:
             found[held.identity] = Case(held, state)
-    ordered = sorted(found.values(), key=lambda case: (case.held.written_ms, case.held.offset))
-    return ordered[: selection.limit]
+        if len(found) > 2 * selection.limit:
+            found = _oldest(found, selection.limit)
+    return list(_oldest(found, selection.limit).values())
+
+
+def _oldest(found: Mapping[str, Case], limit: int) -> dict[str, Case]:
+    ordered = sorted(found.items(), key=lambda item: (item[1].held.written_ms, item[1].held.offset))
+    return dict(ordered[:limit])
 
 
 class Run:

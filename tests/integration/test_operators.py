@@ -82,17 +82,10 @@ def balanced(plant):
     return plant.ask("audit")
 
 
-@pytest.mark.parametrize("numbered", [True, False], ids=["numbered", "unnumbered"])
-def test_a_reading_that_was_quarantined_is_released_with_its_time_corrected_and_counted_once(
-    plant, numbered
-):
+def test_a_quarantined_reading_is_released_with_its_time_corrected_and_counted_once(plant):
     device, at = unique("ahead"), start_ms()
-    seq = iter(range(9)) if numbered else iter([None] * 9)
     plant.publish(
-        device,
-        message(at, 1.0, next(seq)),
-        message(at + HOUR_MS, 2.0, next(seq)),
-        message(at + 2_000, 4.0, next(seq)),
+        device, message(at, 1.0, 0), message(at + HOUR_MS, 2.0, 1), message(at + 2_000, 4.0, 2)
     )
     held(plant, "quarantine", device)
     (case,) = plant.ask("quarantine", "list", "--device", device)
@@ -257,6 +250,45 @@ def test_late_readings_are_counted_into_their_windows_by_a_further_revision(plan
     assert explained(plant, device, at + 20_000, 1)["holds"]
     mine = next(d for d in balanced(plant)["devices"] if d["device"] == device)
     assert (mine["accepted"], mine["late"]) == (3, 2)
+
+
+def test_a_run_that_died_while_it_counted_is_gone_on_with_and_counts_nothing_twice(plant):
+    device, at = unique("counted"), start_ms()
+    plant.publish(device, message(at, 1.0, 0), message(at + 300_000, 9.0, 1))
+    explained(plant, device, at, 1)
+    plant.publish(device, message(at + 1, 2.0, 2), message(at + 20_000, 3.0, 3))
+    held(plant, "late", device, 2)
+    settings, chosen = plant.settings(), Selection(device=device)
+
+    async def half_a_count():
+        late = [case.held for case in await recovery.find(settings, "late", chosen)]
+        async with recovery.run_on(settings) as run:
+            await run.take_turn()
+            plans, revisions = await recovery.plan_counting(settings, late)
+            await run._begin(Action.COUNT, plans, 0)
+            await run.write([revisions[0].record])
+
+    async def the_next_one():
+        def clock():
+            return recovery.now_ms() + ABANDONED_MS
+
+        late = [case.held for case in await recovery.find(settings, "late", chosen, clock=clock)]
+        async with recovery.run_on(settings, clock) as run:
+            return await run.count(late)
+
+    asyncio.run(half_a_count())
+    other = unique("counted")
+    plant.publish(other, message(at + 300_000, 9.0, 0), message(at, 1.0, 1))
+    held(plant, "late", other)
+    told = plant.run("redrive", "late", "--device", other, "--yes", code=2)
+    assert "another headwater redrive late is under way" in " ".join(told.split())
+    _, revisions, done = asyncio.run(the_next_one())
+    assert done.records == 2
+    assert [revision.place.start_ms for revision in revisions] == [at + 20_000]
+    first = explained(plant, device, at, 2)
+    assert [row["rank"] for row in first["revisions"]] == [0, 1]
+    assert first["holds"]
+    assert explained(plant, device, at + 20_000, 1)["holds"]
 
 
 def test_a_window_is_taken_apart_with_its_corrections_and_what_was_left_out(plant):

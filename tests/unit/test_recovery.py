@@ -25,6 +25,7 @@ SETTINGS = Settings(
     devices=Devices(skew_ms=1_000, idle_ms=100, idle_final_ms=200),
     mappings=[Mapping(topic="plant/{device}")],
 )
+NO_NUMBER = frame({"device": "d", "metric": "m", "t_ms": 1, "value": float("nan")})
 
 
 def judge(settings=SETTINGS):
@@ -117,6 +118,7 @@ def test_refused_bytes_decode_again_under_a_corrected_catalogue_with_their_own_r
         (refused(b"{}", source="kafka:readings/0/3"), "bad-key"),
         (refused(b"\xff", source="kafka:readings/0/3", tenant="t"), "unknown-format"),
         (refused(b"{}", source="mqtt:hw/v1/t/s/ack"), "belongs to another process"),
+        (refused(NO_NUMBER, source="kafka:readings/0/3/1"), "expected a finite number"),
     ],
 )
 def test_what_cannot_be_sent_again_says_why(held, why):
