@@ -2,19 +2,22 @@
 
 An engine that counts its own classes always balances. So this counts again from outside: the
 rows of ``readings`` as the log holds them, the records of ``rejected``, ``quarantine`` and
-``late`` by the reading that they name, the current results of ``aggregates``, and the points
-in InfluxDB. Window by window, the readings that should be inside must be the result's count.
+``late`` by the reading that they name, the current results of ``aggregates``, the points in
+InfluxDB and the rows of the lake by their place in the log. Window by window, the readings that
+should be inside must be the result's count.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from streams.adapters.influx import MEASUREMENT, Influx
 from streams.adapters.lake import readings_of, rows_of
@@ -24,6 +27,7 @@ from streams.agents.window_definitions import definition_of
 from streams.core.readings import TIME_OF_RECEIPT
 from streams.core.windows import Tumbling
 from streams.errors import DecodeError, DeliveryError
+from streams.history import read_ledger
 from streams.ports import is_time_marker
 from streams.settings import Settings
 from streams.topics import AGGREGATES, LATE, QUARANTINE, READINGS, REJECTED
@@ -33,14 +37,15 @@ CLASSES = ("accepted", "duplicate", "late", "quarantined", "rejected")
 _CLASSED = f"""
 CREATE TEMP TABLE classed AS
 WITH named AS (
-    SELECT r.*, v.verdict,
+    SELECT r.*, v.verdict, coalesce(v.counted, false) AS counted,
         coalesce(boot, -1) AS b, coalesce(seq, -1) AS s,
         (seq IS NOT NULL) OR (quality & {TIME_OF_RECEIPT}) = 0 AS identified
     FROM readings r LEFT JOIN verdicts v
         ON v.source = 'kafka:readings/' || kafka_partition || '/' || kafka_offset || '/' || row
 ), ordered AS (
     SELECT *, row_number() OVER (
-        PARTITION BY tenant, device, metric, t_ms, b, s, coalesce(verdict = 'rejected', false)
+        PARTITION BY tenant, device, metric, t_ms, b, s, identified,
+            coalesce(verdict = 'rejected', false)
         ORDER BY kafka_offset, row
     ) AS copy FROM named
 )
@@ -62,7 +67,8 @@ CREATE TEMP TABLE current AS SELECT * EXCLUDE (place) FROM (
 _COMPARE = """
 WITH should AS (
     SELECT tenant, device, metric, t_ms - (t_ms - $shift) % $size AS start_ms, count(*) AS n
-    FROM classed WHERE class = 'accepted' AND list_contains($metrics, metric) AND isfinite(value)
+    FROM classed
+    WHERE (class = 'accepted' OR counted) AND list_contains($metrics, metric) AND isfinite(value)
     GROUP BY ALL
 ), told AS (
     SELECT tenant, device, metric, start_ms, count AS n, rank FROM current
@@ -71,6 +77,14 @@ WITH should AS (
 SELECT tenant, device, metric, start_ms,
     coalesce(should.n, 0) AS expected, told.n AS told, told.rank AS rank
 FROM should FULL JOIN told USING (tenant, device, metric, start_ms)
+"""
+
+_STORED = """
+WITH stored AS (
+    SELECT kafka_partition, kafka_offset, row, count(*) AS copies FROM lake_{name} GROUP BY ALL
+)
+SELECT count(copies), count(*) FILTER (copies IS NULL), count(*) FILTER (copies > 1)
+FROM {name} LEFT JOIN stored USING (kafka_partition, kafka_offset, row)
 """
 
 
@@ -88,15 +102,31 @@ class AuditReport:
     """Records of ``rejected`` that are whole messages: what no reading could be made of."""
     influx: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    lake: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Per table: rows of the log that are ``there``, ``missing``, or there ``twice``."""
 
     @property
     def holds(self) -> bool:
         """Whether every identity holds."""
         return not self.problems
 
+    @property
+    def sites(self) -> list[dict[str, Any]]:
+        """The classes per site, and how many devices each has."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for device in self.devices:
+            key = device["tenant"], device["site"]
+            site = found.setdefault(
+                key, {"tenant": key[0], "site": key[1], "devices": 0, **dict.fromkeys(CLASSES, 0)}
+            )
+            site["devices"] += 1
+            for name in CLASSES:
+                site[name] += device[name]
+        return list(found.values())
+
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return {**asdict(self), "holds": self.holds}
+        return {**asdict(self), "sites": self.sites, "holds": self.holds}
 
 
 async def audit(settings: Settings, tenant: str | None = None) -> AuditReport:
@@ -107,7 +137,8 @@ async def audit(settings: Settings, tenant: str | None = None) -> AuditReport:
     log = await _read_log(settings, tenant)
     influx = await _count_influx(settings, tenant) if "influx" in settings.sink.targets else None
     definitions = [definition_of(window) for window in settings.windows]
-    return reconcile(log, [d for d in definitions if isinstance(d, Tumbling)], influx)
+    lake = _open_lake(settings.lake.absolute()) if "lake" in settings.sink.targets else None
+    return reconcile(log, [d for d in definitions if isinstance(d, Tumbling)], influx, lake)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +150,15 @@ class Log:
     verdicts: pa.Table
     """``source`` and ``verdict`` of each reading that was not accepted."""
     refused_records: int
+    counted: frozenset[str] = frozenset()
+    """Sources of late readings that ``headwater redrive late`` has counted into windows."""
 
 
 def reconcile(
-    log: Log, definitions: Sequence[Tumbling], influx: dict[str, int] | None
+    log: Log,
+    definitions: Sequence[Tumbling],
+    influx: dict[str, int] | None,
+    lake: Mapping[str, Any] | None = None,
 ) -> AuditReport:
     """Compare counts; pure.
 
@@ -130,10 +166,12 @@ def reconcile(
     it: for the others a reading can be late alone, which is not seen from outside.
 
     :param influx: ``windows`` and ``count`` as stored there; ``None`` leaves it out.
+    :param lake: table or dataset of ``readings`` and ``aggregates``; ``None`` leaves it out.
     """
     with duckdb.connect() as db:
-        for name in ("readings", "aggregates", "verdicts"):
-            db.register(name, getattr(log, name))
+        db.register("readings", log.readings)
+        db.register("aggregates", log.aggregates)
+        db.register("verdicts", _with_counted(log))
         db.execute(_CLASSED)
         db.execute(_CURRENT)
         by_device = db.execute(
@@ -143,6 +181,7 @@ def reconcile(
         results, inside = db.execute(
             "SELECT count(*), coalesce(sum(count), 0)::BIGINT FROM current"
         ).fetchall()[0]
+        stored = {name: _in_lake(db, name, found) for name, found in (lake or {}).items()}
     devices = _per_device(by_device)
     classes = {name: sum(device[name] for device in devices) for name in CLASSES}
     received = len(log.readings)
@@ -153,6 +192,12 @@ def reconcile(
             f"InfluxDB holds {influx['windows']} windows with {influx['count']} readings, Kafka "
             f"{results} with {inside}: is the sink behind?"
         )
+    problems += [
+        f"the lake: of {name}, {found['missing']} rows of the log are missing and "
+        f"{found['twice']} are there twice: is the sink behind?"
+        for name, found in stored.items()
+        if found["missing"] or found["twice"]
+    ]
     return AuditReport(
         received,
         classes,
@@ -163,7 +208,29 @@ def reconcile(
         log.refused_records,
         influx or {},
         problems,
+        stored,
     )
+
+
+def _with_counted(log: Log) -> pa.Table:
+    counted = [source in log.counted for source in log.verdicts["source"].to_pylist()]
+    return log.verdicts.append_column("counted", pa.array(counted, pa.bool_()))
+
+
+def _in_lake(db: duckdb.DuckDBPyConnection, name: str, found: Any) -> dict[str, int]:
+    """Count the rows of a log table that the lake holds, by their place in the log."""
+    db.register(f"lake_{name}", found if found is not None else _NO_PLACES.empty_table())
+    there, missing, twice = db.execute(_STORED.format(name=name)).fetchall()[0]
+    return {"there": there, "missing": missing, "twice": twice}
+
+
+def _open_lake(root: Path) -> dict[str, Any]:
+    return {
+        name: DeltaTable(root / name).to_pyarrow_dataset()
+        if DeltaTable.is_deltatable(str(root / name))
+        else None
+        for name in (READINGS, AGGREGATES)
+    }
 
 
 def _compare(
@@ -254,12 +321,14 @@ async def _read_log(settings: Settings, tenant: str | None) -> Log:
             }
         ),
         refused,
+        frozenset((await read_ledger(settings.kafka)).counted()),
     )
 
 
 _PARTS_OF_A_READING = 3
 _DECODED_AT_ONCE = 5_000
 _PLACE = [("kafka_partition", pa.int32()), ("kafka_offset", pa.int64()), ("row", pa.int32())]
+_NO_PLACES = pa.schema(_PLACE)
 _NAMES = [(name, pa.string()) for name in ("tenant", "site", "device", "metric")]
 _NO_READINGS = pa.schema(
     [

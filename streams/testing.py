@@ -4,22 +4,30 @@ The same :class:`PartitionLogic` that a worker runs, records in and results out:
 
     from streams.agents.readings import make_readings
     from streams.settings import Settings
-    from streams.testing import Driver
+    from streams.testing import Driver, frame
 
     driver = Driver(make_readings(Settings()))
-    driver.send(frame, at_ms=1_000)
+    driver.send(frame({"device": "d", "metric": "m", "t_ms": 500, "value": 2.5}), at_ms=1_000)
     driver.tick(at_ms=700_000)          # log time passes: idle rules fire
-    windows = driver.values("aggregates")
+    (window,) = driver.rows("aggregates")
 
 It also plays what production does to the logic: :meth:`Driver.checkpoint` and
-:meth:`Driver.crash` lose everything since the last checkpoint and read the log again.
+:meth:`Driver.crash` lose everything since the last checkpoint and read the log again. See
+``docs/testing.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import orjson
+
+from streams.adapters import frames
+from streams.core.readings import ABSENT, Labels, Readings
+from streams.errors import DecodeError
 from streams.ports import TIME_MARKER_HEADER, LogicFactory, PartitionLogic, Produce
 
 
@@ -108,3 +116,89 @@ class Driver:
     def values(self, topic: str) -> list[bytes]:
         """Return the values written to a topic so far, in order."""
         return [p.value for p in self.output if p.topic == topic and p.value is not None]
+
+    def records(self, topic: str) -> list[Produce]:
+        """Return the records written to a topic so far, in order."""
+        return [p for p in self.output if p.topic == topic]
+
+    def rows(self, topic: str) -> list[dict[str, Any]]:
+        """Return what was written to a topic as plain rows, in order.
+
+        A frame gives a row per reading or result, a JSON object is one row; both with their
+        columns or fields. Anything else is one row with ``value``. Headers that begin with
+        ``hw-`` are in every row of their record: ``reason``, ``detail``, ``source`` and so on,
+        unless a column has that name.
+        """
+        return [row for produce in self.records(topic) for row in _rows(produce)]
+
+
+def frame(
+    *rows: Mapping[str, Any],
+    tenant: str = "default",
+    site: str = "default",
+    received_ms: int | None = None,
+) -> bytes:
+    """Return a frame of readings, as a gateway or an edge sends it.
+
+    :param rows: each with ``device``, ``metric``, ``t_ms`` and ``value`` (a number or text), and
+        where wanted ``tenant``, ``site``, ``received_ms``, ``boot``, ``seq``, ``quality``. Rows
+        with the same device, boot and seq are one message: put them side by side.
+    :param tenant, site: of rows that do not say.
+    :param received_ms: of rows that do not say; default the row's ``t_ms``.
+    :raises KeyError: if a row lacks one of the four.
+    :raises TypeError: if a row has a name that is none of these.
+    """
+    known = {"device", "metric", "t_ms", "value", "tenant", "site", "received_ms", "boot", "seq"}
+    strange = {name for row in rows for name in row} - known - {"quality"}
+    if strange:
+        raise TypeError(f"a reading has no {min(strange)!r}; see the docstring of frame()")
+    text = {i: row["value"] for i, row in enumerate(rows) if isinstance(row["value"], str)}
+
+    def numbers(name: str, default: int) -> Any:
+        return np.asarray([row.get(name, default) for row in rows], np.int64)
+
+    t_ms = np.asarray([row["t_ms"] for row in rows], np.int64)
+    received = [row.get("received_ms", received_ms) for row in rows]
+    return frames.encode(
+        Readings(
+            tenant=Labels.of(row.get("tenant", tenant) for row in rows),
+            site=Labels.of(row.get("site", site) for row in rows),
+            device=Labels.of(row["device"] for row in rows),
+            metric=Labels.of(row["metric"] for row in rows),
+            t_ms=t_ms,
+            received_ms=np.asarray(
+                [t if r is None else r for t, r in zip(t_ms.tolist(), received, strict=True)],
+                np.int64,
+            ),
+            value=np.asarray(
+                [np.nan if i in text else float(row["value"]) for i, row in enumerate(rows)]
+            ),
+            quality=numbers("quality", 0).astype(np.uint8),
+            boot=numbers("boot", ABSENT),
+            seq=numbers("seq", ABSENT),
+            exact_int={
+                i: row["value"]
+                for i, row in enumerate(rows)
+                if isinstance(row["value"], int) and int(float(row["value"])) != row["value"]
+            },
+            text=text,
+        )
+    )
+
+
+def _rows(produce: Produce) -> list[dict[str, Any]]:
+    told = {
+        name.removeprefix("hw-"): text.decode(errors="replace")
+        for name, text in produce.headers.items()
+        if name.startswith("hw-")
+    }
+    value = produce.value or b""
+    try:
+        return [{**told, **row} for row in frames.read_stream(value).to_pylist()]
+    except DecodeError:
+        pass
+    try:
+        content = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        content = None
+    return [{**told, **content} if isinstance(content, dict) else {**told, "value": produce.value}]

@@ -15,6 +15,7 @@ ANOMALIES = "anomalies"
 LATE = "late"
 REJECTED = "rejected"
 QUARANTINE = "quarantine"
+REDRIVES = "redrives"
 TWIN_UPDATES = "twin.updates"
 TWIN_STATE = "twin.state"
 TWIN_DOWN = "twin.down"
@@ -22,6 +23,9 @@ ALERTS = "alerts"
 DELIVERIES = "deliveries"
 
 _HOUR_MS = 3_600_000
+_SEGMENT_HOURS = 336
+"""A record outlives its retention by its segment's age, a week by default: twice that. What was
+decided about a record must be known for as long as the record itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,10 @@ def specs(settings: Topics) -> list[TopicSpec]:
         "max.message.bytes": "2097152",
     }
     log_time = {**retained, "message.timestamp.type": "LogAppendTime"}
+    outlasting = {
+        **log_time,
+        "retention.ms": str((settings.retention_hours + _SEGMENT_HOURS) * _HOUR_MS),
+    }
     compacted = {
         "cleanup.policy": "compact",
         "segment.bytes": "67108864",
@@ -61,6 +69,7 @@ def specs(settings: Topics) -> list[TopicSpec]:
         LATE: retained,
         REJECTED: retained,
         QUARANTINE: retained,
+        REDRIVES: outlasting,
         TWIN_UPDATES: log_time,
         TWIN_STATE: compacted,
         TWIN_DOWN: retained,

@@ -14,40 +14,50 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object")] = False,
+    live: Annotated[bool, typer.Option(help="Count again and again, until Ctrl-C")] = False,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two, with --live")] = 5,
+    devices: Annotated[int, typer.Option(min=0, help="Devices shown at most")] = 40,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object (with --live one per line)")
+    ] = False,
 ) -> None:
-    """Count again, from Kafka's log and InfluxDB; exit 1 where an identity does not hold.
+    """Count again, from Kafka's log, InfluxDB and the lake; exit 1 where an identity fails.
 
     Example: headwater audit --json
+    Example: headwater audit --live --every 10
     """
     import asyncio
+    from contextlib import suppress
 
     import orjson
-    from rich.console import Console
-    from rich.table import Table
+    from rich.live import Live
 
-    from streams.audit import CLASSES
+    from streams.audit import AuditReport
     from streams.audit import audit as count
+    from streams.audit_view import page
     from streams.settings import load
+    from streams.terminal import console
 
-    report = asyncio.run(count(load(), tenant))
-    if json:
-        print(orjson.dumps(report.as_json()).decode())
+    settings = load()
+    reports: list[AuditReport] = []
+
+    async def count_on(screen: Live) -> None:
+        while True:
+            reports[:] = [await count(settings, tenant)]
+            if json:
+                print(orjson.dumps(reports[0].as_json()).decode(), flush=True)
+            else:
+                screen.update(page(reports[0], devices), refresh=True)
+            await asyncio.sleep(every)
+
+    if live:
+        with suppress(KeyboardInterrupt), Live(console=console(), auto_refresh=False) as screen:
+            asyncio.run(count_on(screen))
     else:
-        console = Console()
-        table = Table("site", "device", *CLASSES)
-        for device in report.devices:
-            table.add_row(device["site"], device["device"], *(f"{device[c]:,}" for c in CLASSES))
-        table.add_section()
-        table.add_row("", "all", *(f"{report.classes[c]:,}" for c in CLASSES), style="bold")
-        console.print(table)
-        console.print(
-            f"{report.received:,} readings in the log; {report.windows:,} windows; "
-            f"{report.in_open_windows:,} readings in windows still open; "
-            f"{report.refused_records:,} messages refused whole"
-        )
-        for problem in report.problems[:20]:
-            console.print(f"[red]✗[/] {problem}", highlight=False)
-        console.print("[green]✓ every identity holds[/]" if report.holds else "")
-    if not report.holds:
+        reports = [asyncio.run(count(settings, tenant))]
+        if json:
+            print(orjson.dumps(reports[0].as_json()).decode())
+        else:
+            console().print(page(reports[0], devices))
+    if not all(report.holds for report in reports):
         raise typer.Exit(1)

@@ -1,9 +1,8 @@
-"""``headwater replay``: a recorded series, over MQTT."""
+"""``headwater replay``: recordings, over MQTT, at any speed."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,52 +13,95 @@ def register(app: typer.Typer) -> None:
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="CSV with a header timestamp,value")],
-    device: Annotated[str, typer.Option(help="Replay as this device")] = "replay-1",
-    metric: Annotated[str, typer.Option(help="Replay as this metric")] = "value",
-    site: Annotated[str, typer.Option(help="Name of the site")] = "plant-a",
-    speed: Annotated[str, typer.Option(help="Times real time, or max")] = "max",
+    source: Annotated[str, typer.Argument(help="A CSV or Parquet file, or the word: lake")],
+    device: Annotated[
+        str | None, typer.Option(help="Device of a file's rows (replay-1); of the lake: only it")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Name of a single value column; of the lake: only it")
+    ] = None,
+    site: Annotated[str, typer.Option(help="Site of a file's rows")] = "plant-a",
+    topic: Annotated[
+        str, typer.Option(help="MQTT topic, of {site} and {device}")
+    ] = "demo/{site}/{device}",
+    time_column: Annotated[
+        str | None, typer.Option(help="Column of the time; else timestamp, t_ms, time, ts, ...")
+    ] = None,
+    time_unit: Annotated[str, typer.Option(help="Unit of numeric times: s, ms, us, ns")] = "ms",
+    values: Annotated[
+        str | None, typer.Option(help="Columns of values; else value, or all numbers")
+    ] = None,
+    device_column: Annotated[str | None, typer.Option(help="Column that names the device")] = None,
+    metric_column: Annotated[
+        str | None, typer.Option(help="Column that names the metric: one reading a row")
+    ] = None,
+    site_column: Annotated[str | None, typer.Option(help="Column that names the site")] = None,
+    since: Annotated[str | None, typer.Option(help="Of the lake: event times from here")] = None,
+    until: Annotated[str | None, typer.Option(help="Of the lake: event times before")] = None,
+    speed: Annotated[
+        str, typer.Option(help="1 is real time, 10 ten times as fast; or max")
+    ] = "max",
     shift_to_now: Annotated[
         bool, typer.Option(help="Move the times so that the end is now")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the count as JSON")] = False,
 ) -> None:
-    """Publish a recorded series to demo/SITE/DEVICE with the times of the file.
+    """Publish a recording, with the times it holds, as new messages.
+
+    A file's rows go in the order of the file; the lake's readings as they came, with their gaps
+    and repetitions. Send them to another system, or under names of their own: in the same
+    system they count once more.
 
     Example: headwater replay data/nab/nyc_taxi.csv --device fleet-1 --metric passengers
+
+    Example: headwater replay plant.parquet --device-column machine --values temp,load --speed 10
+
+    Example: headwater replay lake --device pump-1 --since 2h --speed 1
     """
     import time
 
     import orjson
     from rich.console import Console
-    from rich.progress import track
 
     from streams.errors import HeadwaterError
+    from streams.recovery.held import parse_time
     from streams.settings import load
-    from streams.sim.nab import read_csv
+    from streams.sim.pace import Pace, replayed
     from streams.sim.publisher import Publisher
-    from streams.sim.recorded import messages_of
+    from streams.sim.recordings import LAKE, Columns, Target, open_recording
 
-    points = read_csv(file)
-    if not points:
-        raise HeadwaterError(f"{file} has no rows")
-    if speed != "max" and not speed.replace(".", "", 1).isdigit():
-        raise HeadwaterError(f"--speed {speed}: expected a number (times real time) or max")
-    shift_ms = time.time_ns() // 1_000_000 - points[-1].t_ms if shift_to_now else 0
-    publisher = Publisher(load().mqtt, f"replay-{site}-{device}-{metric}")
-    started = time.monotonic()
+    settings, now_ms = load(), time.time_ns() // 1_000_000
+    pace = Pace.of(speed)
+    if time_unit not in ("s", "ms", "us", "ns"):
+        raise HeadwaterError(f"--time-unit {time_unit}: expected s, ms, us or ns")
+    columns = Columns(
+        time_column,
+        time_unit,  # type: ignore[arg-type] # checked above
+        tuple(values.split(",")) if values else (),
+        device_column,
+        metric_column,
+        site_column,
+    )
+    where: dict[str, Any] = {} if source != LAKE else {
+        "device": device,
+        "metric": metric,
+        "since_ms": None if since is None else parse_time(since, now_ms),
+        "until_ms": None if until is None else parse_time(until, now_ms),
+    }  # fmt: skip
+    recording = open_recording(source, columns, settings.lake.absolute(), **where)
+    total = recording.count()
+    if not total:
+        raise HeadwaterError(f"{source} has no rows")
+    target = Target(
+        topic, site, device or "replay-1", metric or "value",
+        now_ms - recording.last_ms() if shift_to_now else 0, time.time_ns(),
+    )  # fmt: skip
+    publisher = Publisher(settings.mqtt, f"replay-{target.boot}")
     console = Console(stderr=True)
-    stream = messages_of(points, site, device, metric, shift_ms=shift_ms, boot=time.time_ns())
-    for point, message in zip(
-        points, track(stream, total=len(points), description=file.name, console=console),
-        strict=True,
-    ):  # fmt: skip
-        if speed != "max":
-            due_s = (point.t_ms - points[0].t_ms) / 1000 / float(speed)
-            time.sleep(max(0.0, due_s - (time.monotonic() - started)))
+    for message in replayed(recording.messages(target), pace, total, source, console):
         publisher.send(message.topic, message.payload)
     publisher.close()
     if json:
         print(orjson.dumps({"sent": publisher.confirmed}).decode())
     else:
-        console.print(f"{publisher.confirmed:,} readings confirmed by the broker")
+        console.print(f"{publisher.confirmed:,} messages confirmed by the broker")

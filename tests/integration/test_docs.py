@@ -26,6 +26,7 @@ from streams.agents.rollups import make_groups, make_partials
 from streams.alerts.secrets import new_secret
 from streams.core.readings import Labels, Readings
 from streams.errors import DecodeError
+from streams.recovery.ledger import Action, Decision, Status
 from streams.services.ports import free_port, is_open
 from streams.settings import Settings
 from streams.testing import Driver
@@ -104,6 +105,8 @@ def test_the_readers_of_the_wire_page_read_what_headwater_writes(kafka, program)
         max_bytes=100,
     )
     records = [("readings", frame, []), ("rejected", refused.value, list(refused.headers.items()))]
+    decision = Decision(device, "r1", Action.DROP, Status.DONE, at_ms=1)
+    records.append(("redrives", decision.encode(), []))
     records += [("aggregates", value, []) for value in driver.values("aggregates")]
     records += [("rollups", value, []) for value in groups_of(driver.values("aggregates"))]
     asyncio.run(produce(kafka, records))
@@ -114,6 +117,8 @@ def test_the_readers_of_the_wire_page_read_what_headwater_writes(kafka, program)
     eventually(lambda: f"t {device} m 1m 0 rank 0 mean 1.5" in seen(), what="a window printed")
     seen = program("wire.md", "read_rollups.py", replace=where)
     eventually(lambda: "t site s m 0 rank 1 count 1" in seen(), what="a group printed")
+    seen = program("wire.md", "read_redrives.py", replace=where)
+    eventually(lambda: f"{device} drop done" in seen(), what="a decision printed")
     seen = program("wire.md", "read_rejected.py", replace=where)
     eventually(lambda: f"malformed-json {device} b'not json'" in seen(), what="a refusal printed")
 
@@ -167,3 +172,16 @@ def test_the_receivers_of_the_webhooks_page_tell_true_signatures_from_false(
     assert post(key=new_secret()) == 401
     assert post(message="msg_2") == 401
     assert post(at=datetime.fromtimestamp(time.time() - 3600, tz=UTC)) == 401
+
+
+def test_the_tests_of_the_testing_page_pass_as_a_user_copies_them(tmp_path):
+    (tmp_path / "test_my_windows.py").write_text(titled("testing.md", "test_my_windows.py"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_windows.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 passed" in done.stdout

@@ -31,7 +31,7 @@ READING = pa.Table.from_pylist([reading(0, 0, seq=0)]).schema
 READING = pa.schema([f.with_type(pa.int64()) if f.name in ("boot", "seq") else f for f in READING])
 
 
-def log(readings, results, verdicts=()):
+def log(readings, results, verdicts=(), counted=()):
     return Log(
         pa.Table.from_pylist(readings, schema=READING),
         pa.Table.from_pylist(results or [result(0, 0)])[: len(results)],
@@ -42,6 +42,7 @@ def log(readings, results, verdicts=()):
             }
         ),
         0,
+        frozenset(counted),
     )
 
 
@@ -95,3 +96,45 @@ def test_influx_must_hold_the_same():
     both = log(readings, [result(0, 1)])
     assert reconcile(both, [MINUTE], {"windows": 1, "count": 1}).holds
     assert not reconcile(both, [MINUTE], {"windows": 1, "count": 2}).holds
+
+
+def test_a_late_reading_that_was_counted_by_a_redrive_belongs_inside():
+    readings = [reading(0, 1_000, seq=0), reading(1, 2_000, seq=1)]
+    source = "kafka:readings/0/1/0"
+    late = [(source, "late")]
+    assert reconcile(log(readings, [result(0, 2)], late, [source]), [MINUTE], None).holds
+    assert not reconcile(log(readings, [result(0, 2)], late), [MINUTE], None).holds
+    assert not reconcile(log(readings, [result(0, 1)], late, [source]), [MINUTE], None).holds
+
+
+def test_what_an_operator_put_back_is_no_duplicate_of_what_lies_in_quarantine():
+    readings = [reading(0, 1_000), reading(1, 1_000, quality=12), reading(2, 1_000)]
+    verdicts = [("kafka:readings/0/0/0", "quarantined")]
+    report = reconcile(log(readings, [result(0, 1)], verdicts), [MINUTE], None)
+    assert report.holds
+    assert (report.classes["accepted"], report.classes["duplicate"]) == (1, 1)
+
+
+def test_the_lake_must_hold_each_row_of_the_log_once():
+    both = log([reading(0, 1_000, seq=0), reading(1, 2_000, seq=1)], [result(0, 2)])
+    whole = {"readings": both.readings, "aggregates": both.aggregates}
+    assert reconcile(both, [MINUTE], None, whole).holds
+    beyond = log([reading(at, 1_000, seq=at) for at in range(9)], []).readings
+    assert reconcile(both, [MINUTE], None, {**whole, "readings": beyond}).holds
+    behind = reconcile(both, [MINUTE], None, {**whole, "readings": both.readings.slice(1)})
+    assert behind.lake["readings"] == {"there": 1, "missing": 1, "twice": 0}
+    assert "1 rows of the log are missing" in behind.problems[0]
+    doubled = pa.concat_tables([both.aggregates, both.aggregates])
+    twice = reconcile(both, [MINUTE], None, {**whole, "aggregates": doubled})
+    assert "1 are there twice" in twice.problems[0]
+    none = reconcile(both, [MINUTE], None, {"readings": None, "aggregates": None})
+    assert none.lake["readings"]["missing"] == 2
+
+
+def test_sites_are_the_sums_of_their_devices():
+    readings = [reading(0, 1_000, seq=0), {**reading(1, 1_000, seq=0), "device": "e"}]
+    readings.append({**reading(2, 1_000, seq=0), "device": "f", "site": "other"})
+    report = reconcile(log(readings, []), [MINUTE], None)
+    counts = {site["site"]: (site["devices"], site["accepted"]) for site in report.sites}
+    assert counts == {"s": (2, 2), "other": (1, 1)}
+    assert report.as_json()["sites"] == report.sites
