@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import signal
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -46,5 +47,11 @@ def main(
         publish(one, measures, as_json=json)
 
 
+def _end(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    # Servers and children end with the benchmark, also when it is told to.
+    signal.signal(signal.SIGTERM, _end)
     typer.run(main)

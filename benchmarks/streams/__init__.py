@@ -13,11 +13,9 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.report import Measure
-from benchmarks.streams.compare import compare
+from benchmarks.streams import compare, flatness, latency
 from benchmarks.streams.data import Data, from_file, generated
-from benchmarks.streams.flatness import flatness
 from benchmarks.streams.history import History
-from benchmarks.streams.latency import latency
 from benchmarks.streams.session import Session
 
 PARTS = ("compare", "flatness", "latency")
@@ -51,11 +49,11 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         session = Session(runs, seed, Path(folder), History(history), Console(stderr=True))
         if "compare" in wanted:
-            measures += compare(session, [from_file(input)] if input else _sets(seed))
+            measures += compare.measure(session, [from_file(input)] if input else _sets(seed))
         if "flatness" in wanted:
-            measures += flatness(session)
+            measures += flatness.measure(session)
         if "latency" in wanted:
-            measures += latency(session, _LATENCY_PER_S, seconds)
+            measures += latency.measure(session, _LATENCY_PER_S, seconds)
     return measures
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.report import Measure, at_least, at_most
@@ -13,6 +13,7 @@ from benchmarks.streams.data import Data, frame_values, json_records
 from benchmarks.streams.outcome import Outcome, Summary, summary
 from benchmarks.streams.peers import Peer, Place, peers
 from benchmarks.streams.session import Session
+from benchmarks.streams.tables import table
 
 JSON = 0
 """Rows per frame of the form that has no frames: one JSON object a record."""
@@ -43,14 +44,17 @@ def records(data: Data, rows: int) -> Iterator[Record]:
     return ((p, None, value, headers) for p, value, headers in frame_values(data, rows))
 
 
-def compare(session: Session, sets: Sequence[Data]) -> list[Measure]:
+def measure(session: Session, sets: Sequence[Data]) -> list[Measure]:
     """Run all systems over all forms of all data sets; return medians and ratios."""
     others = peers(FAUST_SHARE, QUIX_SHARE)
+    about = {headwater.NAME: headwater.ABOUT, **{peer.name: peer.about for peer in others}}
     measures: list[Measure] = []
     for data in sets:
+        measures.append(Measure(f"{data.name}: devices", len(data.names), ""))
         for rows in FORMS:
             found = _runs(session, data, rows, others)
-            measures += _figures(data, rows, others, found)
+            session.console.print(table(title(data, rows), about, found))
+            measures += _figures(data, rows, about, found)
     return measures
 
 
@@ -79,20 +83,18 @@ def _runs(session: Session, data: Data, rows: int, others: Sequence[Peer]) -> di
 
 def title(data: Data, rows: int) -> str:
     """Name a form of a data set."""
-    form = "JSON" if rows == JSON else f"frames of {rows}"
-    return f"{data.name} ({len(data.names):,} devices) as {form}"
+    return f"{data.name}, " + ("JSON" if rows == JSON else f"frames of {rows}")
 
 
 def _figures(
-    data: Data, rows: int, others: Sequence[Peer], found: dict[str, Summary]
+    data: Data, rows: int, about: Mapping[str, str], found: dict[str, Summary]
 ) -> list[Measure]:
     name = title(data, rows)
-    about = {headwater.NAME: headwater.ABOUT, **{peer.name: peer.about for peer in others}}
     targets = TARGETS.get(data.name)
     measures = []
     for system, medians in found.items():
         share = f", {medians.readings:,} readings" if medians.readings < len(data) else ""
-        rate = f"{name}, {system} [{about[system]}{share}]"
+        rate = f"{name}, {system} ({about[system]}{share})"
         if system == headwater.NAME and rows == 500 and targets:
             measures.append(at_least(rate, medians.per_s, "readings/s", targets.frames_per_s))
         else:

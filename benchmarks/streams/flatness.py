@@ -20,7 +20,7 @@ _TURNS = 2
 _INTERVAL_MS = 10_000
 
 
-def flatness(session: Session) -> list[Measure]:
+def measure(session: Session) -> list[Measure]:
     """Return CPU per million and rate at each count of devices, and the curve's ratios."""
     measures: list[Measure] = []
     for rows, bound in _FORMS.items():

@@ -118,7 +118,7 @@ def run(place: Place, readings: int, records: int) -> Outcome:
     The clock starts when the worker opens its first partition, which is before its first fold.
 
     :param readings: how many there are in the records.
-    :raises ServiceError: if a reading was neither accepted nor known as a duplicate, or the
+    :raises ServiceError: if a reading was neither accepted nor a duplicate nor late, or the
         worker does not come to an end.
     """
     worker = Worker(place)
@@ -133,8 +133,8 @@ def run(place: Place, readings: int, records: int) -> Outcome:
         state = worker.state_bytes()
     finally:
         child.stop()
-    if verdicts["accepted"] + verdicts["duplicate"] != readings:
-        raise ServiceError(f"expected {readings} accepted or duplicate, found {verdicts}")
+    if verdicts["accepted"] + verdicts["duplicate"] + verdicts["late"] != readings:
+        raise ServiceError(f"expected {readings} accepted, duplicate or late, found {verdicts}")
     begin = worker.opened_s()
     cpu = child.cpu_s(begin, settled)
     return Outcome(NAME, readings, end - begin, settled - begin, cpu, child.peak_bytes(), state)

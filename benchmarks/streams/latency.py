@@ -35,7 +35,7 @@ Stamps = dict[tuple[str, int], int]
 """(Device, start of the window) -> log time in ms."""
 
 
-def latency(session: Session, per_s: int, seconds: float) -> list[Measure]:
+def measure(session: Session, per_s: int, seconds: float) -> list[Measure]:
     """Return percentiles of the time from a reading's log time to its result's."""
     servers, work = session.folders("latency")
     turns = _WARM_TURNS + max(2, round(seconds * 1000 / _SIZE_MS))
