@@ -118,9 +118,9 @@ def _ratios(name: str, found: dict[str, Summary], targets: Targets | None) -> li
     """Return the ratios Headwater : peer, with their targets where the data set has some."""
     ours = found[headwater.NAME]
     measures = []
-    bounds = {_QUIX: 20.0, _FAUST: 100.0}
+    bounds = {}
     if targets:
-        bounds[_KAFKA_STREAMS] = targets.kafka_streams
+        bounds = {_KAFKA_STREAMS: targets.kafka_streams, _QUIX: 20.0, _FAUST: 100.0}
     for system, theirs in found.items():
         if system == headwater.NAME:
             continue

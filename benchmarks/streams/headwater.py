@@ -125,10 +125,8 @@ def run(place: Place, readings: int, records: int) -> Outcome:
     child = worker.child
     try:
         folded = 'headwater_host_records_total{topic="readings"}'
-        child.until(lambda: worker.metric(folded) >= records, _PATIENCE_S)
-        end = child.samples[-1][0]
-        child.until(lambda: worker.committed() >= records, _PATIENCE_S)
-        settled = child.samples[-1][0]
+        end = child.until(lambda: worker.metric(folded) >= records, _PATIENCE_S)
+        settled = child.until(lambda: worker.committed() >= records, _PATIENCE_S)
         verdicts = worker.verdicts()
         state = worker.state_bytes()
     finally:

@@ -42,8 +42,8 @@ class Watched:
             )
         return Watched(process, log)
 
-    def until(self, done: Callable[[], bool], patience_s: float) -> None:
-        """Sample until *done* returns true.
+    def until(self, done: Callable[[], bool], patience_s: float) -> float:
+        """Sample until *done* returns true; return the wall clock in s at which it had done so.
 
         :raises ServiceError: with the tail of the log, if the process ends or time runs out.
         """
@@ -51,13 +51,16 @@ class Watched:
         while not done():
             ended = not self.sample()
             if ended and done():
-                return
+                break
             if ended or time.monotonic() > deadline:
                 what = (
                     f"ended ({self.process.poll()})" if ended else f"took over {patience_s:.0f} s"
                 )
                 raise ServiceError(f"{self.log.stem} {what}:\n{tail(str(self.log), 30)}")
             time.sleep(_PAUSE_S)
+        now = time.time()
+        self.sample()
+        return now
 
     def sample(self) -> bool:
         """Note CPU and memory; return whether the process runs."""
