@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pkgutil
+import signal
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,19 +22,36 @@ def names() -> list[str]:
 
 def main(
     name: Annotated[str | None, typer.Argument(help="Default: all")] = None,
+    *,
     seconds: Annotated[float, typer.Option(help="Length of timed parts")] = 60.0,
     rate: Annotated[float, typer.Option(help="Readings per second, where that is given")] = 2000.0,
     seed: Annotated[int, typer.Option()] = 1,
+    runs: Annotated[int, typer.Option(help="Runs of which the median counts")] = 3,
+    only: Annotated[list[str] | None, typer.Option(help="Parts of a benchmark; repeat it")] = None,
+    input: Annotated[Path | None, typer.Option(help="Readings to use, CSV or Parquet")] = None,
+    history: Annotated[Path | None, typer.Option(help="File for every single run")] = None,
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Run benchmarks; exits 0 also where a target is missed, and says so."""
+    """Run benchmarks; exits 0 also where a target is missed, and says so.
+
+    A benchmark is given those of the options that it has.
+    """
+    given: dict[str, Any] = {"seconds": seconds, "rate": rate, "seed": seed, "runs": runs}
+    given |= {"only": only or (), "input": input, "history": history}
     known = names()
     if name is not None and name not in known:
         raise typer.BadParameter(f"no benchmark {name!r}; there are {', '.join(known)}")
     for one in [name] if name else known:
-        measures = import_module(f"benchmarks.{one}").run(seconds=seconds, rate=rate, seed=seed)
+        run = import_module(f"benchmarks.{one}").run
+        measures = run(**{key: given[key] for key in signature(run).parameters})
         publish(one, measures, as_json=json)
 
 
+def _end(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
 if __name__ == "__main__":
+    # Servers and children end with the benchmark, also when it is told to.
+    signal.signal(signal.SIGTERM, _end)
     typer.run(main)
