@@ -119,32 +119,52 @@ class LakeTable:
         """Return the offset to go on from, ``None`` if nothing of this partition is in."""
         if not DeltaTable.is_deltatable(str(self._path)):
             return None
-        version = DeltaTable(self._path).transaction_version(self._application(partition))
-        return None if version is None else version + 1
+        held = self._held(DeltaTable(self._path), partition)
+        return None if held < 0 else held + 1
 
     def append(self, rows: pa.Table, reached: Mapping[int, int]) -> None:
-        """Append rows in one commit.
+        """Append what the table has not got yet, in one commit.
+
+        Rows at or below the offset that the table says it has are left out, and Delta refuses the
+        commit if that offset moves meanwhile. So a writer that was stopped for long, and whose
+        partitions another one has now, adds nothing twice.
 
         :param reached: Kafka partition -> last offset that the rows reach.
-        :raises DeliveryError: if it cannot be written (disk full, no rights): nothing is in.
+        :raises DeliveryError: if it cannot be written (disk full, no rights, another writer was
+            faster): nothing is in.
         """
-        transactions = [Transaction(self._application(p), at) for p, at in reached.items()]
 
         def write() -> None:
-            write_deltalake(
-                self._path,
-                rows,
-                mode="append",
-                partition_by=["day"],
-                schema_mode="merge",
-                name=self._name,
-                commit_properties=CommitProperties(app_transactions=transactions),
-            )
+            known = DeltaTable.is_deltatable(str(self._path))
+            table = DeltaTable(self._path) if known else None
+            held = {p: self._held(table, p) for p in reached}
+            news = _beyond(rows, held)
+            if len(news):
+                write_deltalake(
+                    table or self._path,
+                    news,
+                    mode="append" if known else "error",
+                    partition_by=["day"],
+                    schema_mode="merge",
+                    name=None if known else self._name,
+                    commit_properties=CommitProperties(
+                        app_transactions=[
+                            Transaction(self._application(p), at)
+                            for p, at in reached.items()
+                            if at > held[p]
+                        ]
+                    ),
+                )
 
         self._guarded(write)
         self._commits += 1
         if self._commits % _COMPACT_EVERY == 0:
             self._guarded(self._compact)
+
+    def _held(self, table: DeltaTable | None, partition: int) -> int:
+        """Return the last offset of *partition* that is in *table*; -1 if there is none."""
+        version = table.transaction_version(self._application(partition)) if table else None
+        return -1 if version is None else version
 
     def _compact(self) -> None:
         DeltaTable(self._path).optimize.compact()
@@ -158,3 +178,10 @@ class LakeTable:
 
     def _application(self, partition: int) -> str:
         return f"headwater-sink/{self._name}/{partition}"
+
+
+def _beyond(rows: pa.Table, held: Mapping[int, int]) -> pa.Table:
+    """Return the rows whose offset lies above the one held of their partition."""
+    partitions = rows["kafka_partition"].to_numpy()
+    bounds = np.array([held.get(p, -1) for p in range(partitions.max(initial=-1) + 1)], np.int64)
+    return rows.filter(pa.array(rows["kafka_offset"].to_numpy() > bounds[partitions]))

@@ -40,7 +40,8 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         self._read: dict[TopicPartition, int] = {}
         self._failures = 0
         self._retry_at = 0.0
-        self._flushed_at = self._heard_at = time.monotonic()
+        self._flushed_at = self._stepped_at = time.monotonic()
+        self._was_away = False
         self._paused = False
         self._stopping = False
         self.down_because = ""
@@ -84,7 +85,7 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 self._consumer.seek(partition, position)
 
     async def _step(self) -> None:
-        self._heard_at = time.monotonic()
+        self._notice_absence()
         fetched = await self._consumer.getmany(timeout_ms=_POLL_MS)
         for partition, records in fetched.items():
             self._target.add(partition, records)
@@ -120,11 +121,14 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         """Whether what is buffered may be written by this process.
 
         After a pause beyond the session (a stopped process, a machine that slept) somebody else
-        may have read on and written higher ranks. Committing what is committed already asks the
-        broker; what is not ours is dropped, and its new owner reads it.
+        may have read on and written higher ranks, while what was fetched before still waits here.
+        Committing what is committed already asks the broker; what is not ours is dropped, and its
+        new owner reads it.
         """
-        if time.monotonic() - self._heard_at < _SESSION_MS / 1000:
+        self._notice_absence()
+        if not self._was_away:
             return True
+        self._was_away = False
         try:
             held = {tp: await self._consumer.committed(tp) or 0 for tp in self._read}
             await self._consumer.commit(held)
@@ -133,6 +137,11 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             self._read.clear()
             return False
         return bool(self._read)
+
+    def _notice_absence(self) -> None:
+        now = time.monotonic()
+        self._was_away |= now - self._stepped_at >= _SESSION_MS / 1000
+        self._stepped_at = now
 
     def _failed(self, reason: str) -> None:
         self._failures += 1
