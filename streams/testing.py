@@ -54,8 +54,10 @@ class Driver:
         self.log: list[Record] = []
         self.output: list[Produce] = []
         self._read = 0
-        self._stored: dict[str, tuple[int, bytes]] = {}
-        self._committed = 0
+        self.stored: dict[str, tuple[int, bytes]] = {}
+        """Key of a piece of state -> its stamp and bytes, as the last checkpoints left them."""
+        self.committed = 0
+        """Where the log is read from after a crash."""
         self.logic: PartitionLogic = factory(partition, partitions)
 
     def append(
@@ -102,16 +104,16 @@ class Driver:
         """Store dirty state (at most *keys* of them, oldest first) and move the commit position."""
         dirty = dict(sorted(self.logic.dirty().items(), key=lambda item: item[1]))
         for key in list(dirty)[:keys]:
-            self._stored[key] = (self._read - 1, self.logic.snapshot(key))
+            self.stored[key] = (self._read - 1, self.logic.snapshot(key))
         rest = self.logic.dirty()
-        self._committed = min(rest.values(), default=self._read)
+        self.committed = min(rest.values(), default=self._read)
 
     def crash(self) -> None:
         """Lose all memory; load what was stored, and read again from the commit position."""
         self.logic = self._factory(*self._placement)
-        for key, (stamp, state) in self._stored.items():
+        for key, (stamp, state) in self.stored.items():
             self.logic.restore(key, stamp, state)
-        self._read = self._committed
+        self._read = self.committed
 
     def values(self, topic: str) -> list[bytes]:
         """Return the values written to a topic so far, in order."""

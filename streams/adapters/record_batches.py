@@ -33,6 +33,16 @@ from faust.types.tuples import ConsumerMessage
 _NEITHER_LOST_NOR_REPEATED: dict[str, Any] = {"acks": "all", "enable_idempotence": True}
 
 
+_FETCH_WAIT_MS = 50
+"""How long the broker may hold a fetch that finds nothing.
+
+aiokafka has one fetch under way per broker. One that asks only for partitions that are silent
+(all others have records waiting here) holds up those that are drained meanwhile: with Faust's
+1,500 ms a worker that read frames of 50 rows from a long backlog stood still for three quarters
+of the time.
+"""
+
+
 class _ReadOffsets(defaultdict[TP, int | None]):
     """Last offset read by partition; none for batch topics, so that no batch is dropped by it."""
 
@@ -69,6 +79,12 @@ def _as_read(tp: Any, record: Any) -> Any:
 
 class _Thread(base.AIOKafkaConsumerThread):
     """The thread that fetches."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust has no setting for it; the fetcher takes it when the consumer starts.
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        return consumer
 
     async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> Any:
         fetcher = consumer._fetcher

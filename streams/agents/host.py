@@ -46,7 +46,7 @@ _MISSING = Counter(
 )
 _MARKERS = Counter("headwater_host_time_markers", "Time markers appended.", ["topic"])
 _MOST_OF_TIME = 0.1
-"""Share of the time that snapshots of one partition may take: beyond it they come less often."""
+"""Share of the time that snapshots of all partitions may take: beyond it they come less often."""
 
 
 def _set() -> asyncio.Event:
@@ -279,7 +279,7 @@ class PartitionHost:
                 return
             run.store.remove(raw for w in written for raw in w.stale)
             _STATE_BYTES.labels(self._topic).inc(sum(len(state) for state in states.values()))
-        pause_s = max(self._options.checkpoint_ms / 1000, busy_s / _MOST_OF_TIME)
+        pause_s = max(self._options.checkpoint_ms / 1000, busy_s * len(self._runs) / _MOST_OF_TIME)
         run.due_at = started + pause_s
         _CHECKPOINT_S.observe(time.monotonic() - started)
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -137,3 +138,14 @@ async def test_a_flow_that_stops_or_a_new_assignment_drops_the_rest_of_a_fetch(
         seen.append(tp)
         consumer.flow_active = False
     assert seen == [one]
+
+
+async def test_a_fetch_that_asks_only_silent_partitions_does_not_hold_up_the_others(monkeypatch):
+    made = AIOKafkaConsumer(fetch_max_wait_ms=1500)
+    assert made._fetch_max_wait_ms == 1500, "aiokafka keeps it under another name now"
+    monkeypatch.setattr(
+        record_batches.base.AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: made
+    )
+    thread = object.__new__(record_batches._Thread)
+    assert thread._create_worker_consumer(None)._fetch_max_wait_ms <= 100
+    await made.stop()
