@@ -13,6 +13,8 @@ from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from streams.extensions import SINKS, names
+
 Ms = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Aggregate = Annotated[
@@ -281,8 +283,8 @@ class Worker(Section):
 class Sink(Section):
     """The sink process: from Kafka into InfluxDB and the lake."""
 
-    targets: list[Literal["influx", "lake"]] = ["influx", "lake"]
-    """Which sinks run."""
+    targets: list[Name] = ["influx", "lake"]
+    """Which sinks run: ``influx``, ``lake``, and what packages add under ``headwater.sinks``."""
     batch_rows: Positive = 5_000
     """Rows of one write."""
     flush_ms: Positive = 1_000
@@ -295,6 +297,17 @@ class Sink(Section):
     """Longest pause."""
     max_buffered_rows: Positive = 200_000
     """Rows that wait in memory; beyond, fetching pauses and the lag grows in Kafka."""
+
+    @field_validator("targets")
+    @classmethod
+    def _are_installed(cls, targets: list[str]) -> list[str]:
+        missing = [name for name in targets if name not in names(SINKS)]
+        if missing:
+            raise ValueError(
+                f"no sink named {', '.join(missing)} is installed; there are "
+                f"{', '.join(names(SINKS))} (a package adds one under {SINKS})"
+            )
+        return targets
 
 
 class Influx(Section):

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
 
 import uvloop
 
+from streams.extensions import SINKS, load
 from streams.log import configure
 from streams.ops import ops_app, serve
 from streams.settings import Settings
 from streams.sink.carrier import Carrier, run_all
-from streams.sink.influx_target import InfluxTarget
-from streams.sink.lake_target import LakeTarget
-from streams.sink.target import Target
-
-_TARGETS: dict[str, Callable[[Settings], Target]] = {"influx": InfluxTarget, "lake": LakeTarget}
 
 
 def main(settings: Settings) -> None:
@@ -26,7 +21,7 @@ def main(settings: Settings) -> None:
 
 
 async def _run(settings: Settings) -> None:
-    carriers = [Carrier(_TARGETS[name](settings), settings) for name in settings.sink.targets]
+    carriers = [Carrier(load(SINKS, name)(settings), settings) for name in settings.sink.targets]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,1 @@
+"""What one may add to Headwater without touching it."""
