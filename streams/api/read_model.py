@@ -55,7 +55,12 @@ class TwinStates:
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
 
     async def _follow(self) -> None:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+        # "earliest": aiokafka looks up where to begin by itself, too, and may do so after a seek.
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
         await consumer.start()
         try:
             places = [TopicPartition(TWIN_STATE, number) for number in range(self._partitions)]

@@ -79,7 +79,7 @@ class Rollups:
 
 
 async def read(kafka, topic):
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka)
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest")
     await consumer.start()
     try:
         places = [TopicPartition(topic, p) for p in range(PARTITIONS)]

@@ -38,11 +38,11 @@ async def count_kafka(kafka):
     topics = ("readings", "aggregates", "rejected", "late", "quarantine")
     rows, windows = Counter(), {}
     places = await partitions_of(kafka, topics)
-    async with AIOKafkaConsumer(bootstrap_servers=kafka) as consumer:
-        # Assigned by hand: a subscription may be assigned anew, and then begin at the end.
+    # Assigned by hand: a subscription may be assigned anew. "earliest": aiokafka looks up where to
+    # begin by itself, too, and may do so after a seek.
+    async with AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest") as consumer:
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
-        await consumer.seek_to_beginning(*places)
         while any([await consumer.position(place) < ends[place] for place in places]):
             for place, records in (await consumer.getmany(timeout_ms=500)).items():
                 for record in records:
