@@ -9,7 +9,6 @@ should be inside must be the result's count.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,20 +16,26 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from streams.adapters.influx import MEASUREMENT, Influx
-from streams.adapters.lake import readings_of, rows_of
+from streams.adapters.lake import opened, rows_of
 from streams.adapters.log_reader import read_all
 from streams.adapters.reading_records import RecordDecoder
 from streams.agents.window_definitions import definition_of
 from streams.core.readings import TIME_OF_RECEIPT
 from streams.core.windows import Tumbling
 from streams.errors import DecodeError, DeliveryError
-from streams.history import read_ledger
+from streams.history import (
+    NAMES,
+    PLACE,
+    VERDICTS,
+    ReadingBatches,
+    names_a_reading,
+    read_ledger,
+)
 from streams.ports import is_time_marker
 from streams.settings import Settings
-from streams.topics import AGGREGATES, LATE, QUARANTINE, READINGS, REJECTED
+from streams.topics import AGGREGATES, READINGS
 
 CLASSES = ("accepted", "duplicate", "late", "quarantined", "rejected")
 
@@ -225,12 +230,8 @@ def _in_lake(db: duckdb.DuckDBPyConnection, name: str, found: Any) -> dict[str, 
 
 
 def _open_lake(root: Path) -> dict[str, Any]:
-    return {
-        name: DeltaTable(root / name).to_pyarrow_dataset()
-        if DeltaTable.is_deltatable(str(root / name))
-        else None
-        for name in (READINGS, AGGREGATES)
-    }
+    tables = {name: opened(root, name) for name in (READINGS, AGGREGATES)}
+    return {name: table and table.to_pyarrow_dataset() for name, table in tables.items()}
 
 
 def _compare(
@@ -282,21 +283,14 @@ async def _read_log(settings: Settings, tenant: str | None) -> Log:
     tables: dict[str, list[pa.Table]] = {READINGS: [], AGGREGATES: []}
     verdicts: dict[str, str] = {}
     decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows)
-    waiting: dict[int, list[Any]] = defaultdict(list)
-
-    def decode(partition: int) -> None:
-        tables[READINGS].append(readings_of(partition, waiting.pop(partition), decoder)[0])
-
+    readings = ReadingBatches(decoder, tables[READINGS].append)
     refused = 0
-    names = {REJECTED: "rejected", QUARANTINE: "quarantined", LATE: "late"}
-    async for record in read_all(settings.kafka, [*tables, *names]):
+    async for record in read_all(settings.kafka, [*tables, *VERDICTS]):
         headers = dict(record.headers)
         if is_time_marker(record):
             continue
         if record.topic == READINGS:
-            waiting[record.partition].append(record)
-            if len(waiting[record.partition]) >= _DECODED_AT_ONCE:
-                decode(record.partition)
+            readings.add(record)
             continue
         if record.topic in tables:
             try:
@@ -305,12 +299,11 @@ async def _read_log(settings: Settings, tenant: str | None) -> Log:
                 continue
             continue
         source = headers.get("hw-source", b"").decode()
-        if source.count("/") == _PARTS_OF_A_READING and source.startswith(f"kafka:{READINGS}/"):
-            verdicts[source] = names[record.topic]
+        if names_a_reading(source):
+            verdicts[source] = VERDICTS[record.topic]
         elif tenant is None or headers.get("hw-tenant", tenant.encode()) == tenant.encode():
             refused += 1
-    for partition in list(waiting):
-        decode(partition)
+    readings.flush()
     return Log(
         _joined(tables[READINGS], _NO_READINGS, tenant),
         _joined(tables[AGGREGATES], _NO_AGGREGATES, tenant),
@@ -325,31 +318,27 @@ async def _read_log(settings: Settings, tenant: str | None) -> Log:
     )
 
 
-_PARTS_OF_A_READING = 3
-_DECODED_AT_ONCE = 5_000
-_PLACE = [("kafka_partition", pa.int32()), ("kafka_offset", pa.int64()), ("row", pa.int32())]
-_NO_PLACES = pa.schema(_PLACE)
-_NAMES = [(name, pa.string()) for name in ("tenant", "site", "device", "metric")]
+_NO_PLACES = pa.schema(PLACE)
 _NO_READINGS = pa.schema(
     [
-        *_NAMES,
+        *NAMES,
         ("t_ms", pa.int64()),
         ("value", pa.float64()),
         ("quality", pa.int16()),
         ("boot", pa.int64()),
         ("seq", pa.int64()),
-        *_PLACE,
+        *PLACE,
     ]
 )
 _NO_AGGREGATES = pa.schema(
     [
-        *_NAMES,
+        *NAMES,
         ("window", pa.string()),
         ("source", pa.string()),
         ("start_ms", pa.int64()),
         ("rank", pa.int32()),
         ("count", pa.int64()),
-        *_PLACE,
+        *PLACE,
     ]
 )
 

@@ -25,8 +25,7 @@ COMPARED = ("count", "sum", "min", "max")
 _ROUNDING = 1e-12
 
 _ROWS = """
-SELECT *, 'kafka:readings/' || kafka_partition || '/' || kafka_offset || '/' || row AS source
-FROM judged
+SELECT * FROM judged
 WHERE tenant = $tenant AND device = $device AND metric = $metric
     AND t_ms >= $start_ms AND t_ms < $end_ms
 ORDER BY kafka_offset, row

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streams.explain import COMPARED, Explanation
+from streams.terminal import utc
 
 _SIGNS = {
     "equal": "[green]= equal[/]",
@@ -29,7 +29,7 @@ def page(found: Explanation, rows: int) -> Group:
     """
     head = (
         f"[bold]{escape(found.device)}/{escape(found.metric)}[/], window {escape(found.window)} "
-        f"[{_time(found.start_ms)}, {_time(found.end_ms)}) UTC"
+        f"[{utc(found.start_ms, with_ms=True)}, {utc(found.end_ms, with_ms=True)}) UTC"
     ).replace("[2", "\\[2")
     parts: list[RenderableType] = [Text.from_markup(head), _revisions(found)]
     corrections = sum(row["is_correction"] for row in found.inside)
@@ -88,7 +88,7 @@ def _left_out(left_out: Sequence[dict[str, Any]], rows: int) -> Table:
 def _reading(row: dict[str, Any]) -> tuple[str, str, str, str]:
     value = _number(row["value"]) if row["text"] is None else escape(row["text"])
     seq = "" if row["seq"] is None else str(row["seq"])
-    return _time(row["kafka_ms"]), _time(row["t_ms"]), value, seq
+    return utc(row["kafka_ms"], with_ms=True), utc(row["t_ms"], with_ms=True), value, seq
 
 
 def _verdict(found: Explanation) -> list[RenderableType]:
@@ -110,11 +110,3 @@ def _table(*names: str, numbers: Sequence[str]) -> Table:
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.10g}"
-
-
-def _time(at_ms: int) -> str:
-    try:
-        at = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"{at_ms} ms"
-    return f"{at:%Y-%m-%d %H:%M:%S}.{at_ms % 1000:03d}"

@@ -7,7 +7,7 @@ exactly behind it: every row once. Without a lake everything comes from Kafka.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from streams.adapters.lake import LakeTable, readings_of, rows_of
+from streams.adapters.lake import LakeTable, opened, readings_of, rows_of
 from streams.adapters.log_reader import read_all, read_from
 from streams.adapters.reading_records import RecordDecoder
 from streams.core.placement import partition_of
@@ -33,11 +33,11 @@ Device = tuple[str, str]
 """Tenant and device."""
 
 _DECODED_AT_ONCE = 5_000
-_PLACE = [("kafka_partition", pa.int32()), ("kafka_offset", pa.int64()), ("row", pa.int32())]
-_NAMES = [(name, pa.string()) for name in ("tenant", "site", "device", "metric")]
+PLACE = [("kafka_partition", pa.int32()), ("kafka_offset", pa.int64()), ("row", pa.int32())]
+NAMES = [(name, pa.string()) for name in ("tenant", "site", "device", "metric")]
 _READING = pa.schema(
     [
-        *_NAMES,
+        *NAMES,
         ("t_ms", pa.int64()),
         ("received_ms", pa.int64()),
         ("kafka_ms", pa.int64()),
@@ -46,12 +46,12 @@ _READING = pa.schema(
         ("quality", pa.int16()),
         ("boot", pa.int64()),
         ("seq", pa.int64()),
-        *_PLACE,
+        *PLACE,
     ]
 )
 _RESULT = pa.schema(
     [
-        *_NAMES,
+        *NAMES,
         ("window", pa.string()),
         ("source", pa.string()),
         ("reason", pa.string()),
@@ -63,13 +63,16 @@ _RESULT = pa.schema(
         ("min", pa.float64()),
         ("max", pa.float64()),
         ("kafka_ms", pa.int64()),
-        *_PLACE,
+        *PLACE,
     ]
 )
 _LATE = pa.schema([("tenant", pa.string()), ("device", pa.string()), ("reason", pa.string()),
                    ("source", pa.string())])  # fmt: skip
+VERDICTS = {REJECTED: "rejected", QUARANTINE: "quarantined", LATE: "late"}
+"""What a record of a topic says of the reading that it names as its source."""
+_PARTS_OF_A_READING = 3
 _SCHEMAS = {READINGS: _READING, AGGREGATES: _RESULT, LATE: _LATE}
-_VERDICTS = pa.schema(
+_VERDICT = pa.schema(
     [(name, pa.string()) for name in ("source", "verdict", "reason", "detail")]
     + [("counted", pa.bool_())]
 )
@@ -78,10 +81,13 @@ _VERDICTS = pa.schema(
 # and only the first reading of a metric and time is new in there.
 _JUDGED = f"""
 CREATE TEMP VIEW judged AS
-WITH named AS (
-    SELECT r.*, v.verdict, v.reason AS why, v.detail, coalesce(v.counted, false) AS counted
-    FROM readings r LEFT JOIN verdicts v
-        ON v.source = 'kafka:readings/' || kafka_partition || '/' || kafka_offset || '/' || row
+WITH placed AS (
+    SELECT *,
+        'kafka:readings/' || kafka_partition || '/' || kafka_offset || '/' || row AS source
+    FROM readings
+), named AS (
+    SELECT p.*, v.verdict, v.reason AS why, v.detail, coalesce(v.counted, false) AS counted
+    FROM placed p LEFT JOIN verdicts v USING (source)
 ), again AS (
     SELECT *, CASE
         WHEN seq IS NOT NULL THEN
@@ -112,8 +118,8 @@ FROM classed
 class History:
     """An open look at the history of some devices; query it with SQL.
 
-    Views: ``judged`` (readings with ``class``, ``why``, ``detail``, ``counted``: by a redrive,
-    and ``greatest_before_ms``: the device's greatest time just before the row), and
+    Views: ``judged`` (readings with ``source``, ``class``, ``why``, ``detail``, ``counted``: by a
+    redrive, and ``greatest_before_ms``: the device's greatest time just before the row), and
     ``aggregates`` (every result told).
     """
 
@@ -121,7 +127,7 @@ class History:
         self, lake: Path, devices: set[Device], tail: Tail, starts: Mapping[tuple[str, int], int]
     ) -> None:
         self._db = duckdb.connect()
-        self.from_lake = {name: _is_table(lake / name) for name in (READINGS, AGGREGATES, LATE)}
+        self.from_lake: dict[str, bool] = {}
         self.refused = tail.refused
         self.ledger = tail.ledger
         wanted = pa.table(
@@ -132,20 +138,21 @@ class History:
         for name, schema in _SCHEMAS.items():
             self._db.register(f"tail_{name}", tail.table(name))
             self._db.register(f"behind_{name}", _starts_of(name, starts))
-            self._join(name, schema, lake / name)
+            self._join(name, schema, opened(lake, name))
         late = self._db.execute("SELECT DISTINCT source, reason FROM late").fetchall()
         self._db.register("verdicts", _verdict_table(tail, late))
         self._db.execute(_JUDGED)
 
-    def _join(self, name: str, schema: pa.Schema, path: Path) -> None:
+    def _join(self, name: str, schema: pa.Schema, table: DeltaTable | None) -> None:
         """Make a view of a table's rows in the lake and behind it.
 
         The sink goes on writing: what it wrote after we asked where it stands is in the tail.
         """
         columns = ", ".join(f'"{column}"' for column in schema.names)
         parts = [f"SELECT {columns} FROM tail_{name}"]  # noqa: S608 our names
-        if self.from_lake[name]:
-            dataset = DeltaTable(path).to_pyarrow_dataset()
+        self.from_lake[name] = table is not None
+        if table is not None:
+            dataset = table.to_pyarrow_dataset()
             self._db.register(f"lake_{name}", dataset)
             there = {field.name for field in dataset.schema}
             held = ", ".join(
@@ -194,13 +201,41 @@ def is_inside(row: Mapping[str, Any], definition: Window, disorder_ms: int) -> b
     return takes(definition, row["t_ms"], watermark_before_ms(row, disorder_ms))
 
 
+def names_a_reading(source: str) -> bool:
+    """Return whether a source is ``kafka:readings/PARTITION/OFFSET/ROW``."""
+    return source.startswith(f"kafka:{READINGS}/") and source.count("/") == _PARTS_OF_A_READING
+
+
+class ReadingBatches:
+    """Records of ``readings`` decoded many at once."""
+
+    def __init__(self, decoder: RecordDecoder, keep: Callable[[pa.Table], object]) -> None:
+        self._decoder = decoder
+        self._keep = keep
+        self._waiting: dict[int, list[Any]] = defaultdict(list)
+
+    def add(self, record: Any) -> None:
+        """Take a record."""
+        waiting = self._waiting[record.partition]
+        waiting.append(record)
+        if len(waiting) >= _DECODED_AT_ONCE:
+            self._decode(record.partition)
+
+    def flush(self) -> None:
+        """Decode what waits."""
+        for partition in list(self._waiting):
+            self._decode(partition)
+
+    def _decode(self, partition: int) -> None:
+        self._keep(readings_of(partition, self._waiting.pop(partition), self._decoder)[0])
+
+
 class Tail:
     """What Kafka holds behind the lake, of the wanted devices."""
 
     def __init__(self, devices: set[Device], decoder: RecordDecoder) -> None:
         self._devices = devices
-        self._decoder = decoder
-        self._undecoded: dict[int, list[Any]] = defaultdict(list)
+        self._readings = ReadingBatches(decoder, lambda rows: self._add_rows(READINGS, rows))
         self._tables: dict[str, list[pa.Table]] = {name: [] for name in _SCHEMAS}
         self.verdicts: dict[str, tuple[str, str, str]] = {}
         """Source -> verdict, reason, detail."""
@@ -213,24 +248,17 @@ class Tail:
         if is_time_marker(record):
             return
         if record.topic == READINGS:
-            waiting = self._undecoded[record.partition]
-            waiting.append(record)
-            if len(waiting) >= _DECODED_AT_ONCE:
-                self._decode(record.partition)
+            self._readings.add(record)
             return
         if record.topic in _SCHEMAS:
             try:
                 self._add_rows(record.topic, rows_of(record.topic, record))
             except DecodeError:
                 return
-        if record.topic in (LATE, QUARANTINE, REJECTED):
+        if record.topic in VERDICTS:
             self._add_verdict(
                 record, {name: text.decode(errors="replace") for name, text in record.headers}
             )
-
-    def _decode(self, partition: int) -> None:
-        records = self._undecoded.pop(partition)
-        self._add_rows(READINGS, readings_of(partition, records, self._decoder)[0])
 
     def _add_rows(self, topic: str, rows: pa.Table) -> None:
         keys = zip(rows["tenant"].to_pylist(), rows["device"].to_pylist(), strict=True)
@@ -251,13 +279,12 @@ class Tail:
 
     def _add_verdict(self, record: Any, headers: dict[str, str]) -> None:
         source = headers.get("hw-source", "")
-        verdict = {LATE: "late", QUARANTINE: "quarantined", REJECTED: "rejected"}[record.topic]
         key = headers.get("hw-tenant", ""), headers.get("hw-device", "")
         why = headers.get("hw-reason", ""), headers.get("hw-detail", "")
         if key not in self._devices:
             return
-        if source.startswith(f"kafka:{READINGS}/") and source.count("/") == 3:
-            self.verdicts[source] = (verdict, *why)
+        if names_a_reading(source):
+            self.verdicts[source] = (VERDICTS[record.topic], *why)
         elif record.topic == REJECTED:
             received = headers.get("hw-received-ms", "")
             self.refused.append(
@@ -271,8 +298,7 @@ class Tail:
 
     def table(self, name: str) -> pa.Table:
         """Return the rows of one table."""
-        for partition in list(self._undecoded):
-            self._decode(partition)
+        self._readings.flush()
         return pa.concat_tables([_SCHEMAS[name].empty_table(), *self._tables[name]])
 
 
@@ -329,9 +355,5 @@ def _verdict_table(tail: Tail, late: list[tuple[str, str]]) -> pa.Table:
             }
             for source, (verdict, reason, detail) in verdicts.items()
         ],
-        schema=_VERDICTS,
+        schema=_VERDICT,
     )
-
-
-def _is_table(path: Path) -> bool:
-    return DeltaTable.is_deltatable(str(path))

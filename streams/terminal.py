@@ -1,8 +1,9 @@
-"""The console of commands that show wide tables."""
+"""What commands that show tables share: a console, and times."""
 
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 from rich.console import Console
 
@@ -13,3 +14,12 @@ _UNFOLDED = 200
 def console() -> Console:
     """Return a console on standard output."""
     return Console() if sys.stdout.isatty() else Console(width=_UNFOLDED)
+
+
+def utc(at_ms: int, *, with_ms: bool = False) -> str:
+    """Return a time as people read it; what no calendar holds as a number."""
+    try:
+        at = datetime.fromtimestamp(at_ms / 1000, tz=UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ms} ms"
+    return f"{at:%Y-%m-%d %H:%M:%S}" + (f".{at_ms % 1000:03d}" if with_ms else "")

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from benchmarks.streams.data import PARTITIONS
 from streams.adapters import topic_admin
+from streams.adapters.log_reader import ends_of
 from streams.services import supervisor
 from streams.settings import Settings
 from streams.topics import READINGS
@@ -38,12 +39,8 @@ def broker(state: Path) -> Iterator[str]:
 def load(address: str, records: Iterable[Record]) -> int:
     """Write records to ``readings`` in batches of 256 KiB; return how many there are now."""
     asyncio.run(_load(address, records))
-    return sum(ends(address).values())
-
-
-def ends(address: str) -> dict[int, int]:
-    """Return the end offset of each partition of ``readings``."""
-    return asyncio.run(_ends(address))
+    places = [(READINGS, partition) for partition in range(PARTITIONS)]
+    return sum(asyncio.run(ends_of(address, places)).values())
 
 
 def committed(address: str, group: str) -> int:
@@ -88,16 +85,6 @@ async def _load(address: str, records: Iterable[Record]) -> None:
         await asyncio.gather(*waiting)
     finally:
         await producer.stop()
-
-
-async def _ends(address: str) -> dict[int, int]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=address)
-    await consumer.start()
-    try:
-        found = await consumer.end_offsets([TopicPartition(READINGS, p) for p in range(PARTITIONS)])
-        return {tp.partition: offset for tp, offset in found.items()}
-    finally:
-        await consumer.stop()
 
 
 async def _committed(address: str, group: str) -> int:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import numpy as np
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from benchmarks.report import Measure, at_least, at_most
 from benchmarks.streams import headwater
@@ -21,6 +20,7 @@ from benchmarks.streams.data import PARTITIONS, TENANT
 from benchmarks.streams.peers import Place
 from benchmarks.streams.session import Session
 from streams.adapters import results
+from streams.adapters.log_reader import read_all
 from streams.core.placement import partition_of
 from streams.topics import AGGREGATES, READINGS
 
@@ -97,32 +97,14 @@ async def _publish(kafka: str, per_s: int, turns: int, seed: int) -> int:
 async def _stamps(kafka: str) -> tuple[Stamps, Stamps]:
     """Return when each window's closing reading, and its first result, came into the log."""
     caused: Stamps = {}
-    for record in await _all(kafka, READINGS):
+    async for record in read_all(kafka, [READINGS]):
         device = record.key.decode().partition("/")[2]
         reading = orjson.loads(record.value)
         if reading["seq"]:
             caused[device, reading["t_ms"] // _SIZE_MS * _SIZE_MS - _SIZE_MS] = record.timestamp
     shown: Stamps = {}
-    for record in await _all(kafka, AGGREGATES):
+    async for record in read_all(kafka, [AGGREGATES]):
         windows = results.decode_windows(record.value)
         for device, start in zip(windows.device.to_list(), windows.start_ms.tolist(), strict=True):
             shown.setdefault((device, start), record.timestamp)
     return caused, shown
-
-
-async def _all(kafka: str, topic: str) -> list[Any]:
-    """Return all records of a topic."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        found: list[Any] = []
-        while sum(ends.values()) > len(found):
-            for records in (await consumer.getmany(timeout_ms=1000)).values():
-                found += records
-        return found
-    finally:
-        await consumer.stop()

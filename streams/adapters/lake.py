@@ -107,19 +107,23 @@ def _constant(value: Any, n: int, kind: pa.DataType) -> pa.Array:
     return pa.repeat(pa.scalar(value, kind), n)
 
 
+def opened(root: Path, name: str) -> DeltaTable | None:
+    """Return a table of the lake, ``None`` before its first commit."""
+    path = root / name
+    return DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else None
+
+
 class LakeTable:
     """One Delta table of the lake, as its writer sees it."""
 
     def __init__(self, root: Path, name: str) -> None:
+        self._root, self._name = root, name
         self._path = root / name
-        self._name = name
         self._commits = 0
 
     def next_offset(self, partition: int) -> int | None:
         """Return the offset to go on from, ``None`` if nothing of this partition is in."""
-        if not DeltaTable.is_deltatable(str(self._path)):
-            return None
-        held = self._held(DeltaTable(self._path), partition)
+        held = self._held(opened(self._root, self._name), partition)
         return None if held < 0 else held + 1
 
     def append(self, rows: pa.Table, reached: Mapping[int, int]) -> None:
@@ -135,18 +139,17 @@ class LakeTable:
         """
 
         def write() -> None:
-            known = DeltaTable.is_deltatable(str(self._path))
-            table = DeltaTable(self._path) if known else None
+            table = opened(self._root, self._name)
             held = {p: self._held(table, p) for p in reached}
             news = _beyond(rows, held)
             if len(news):
                 write_deltalake(
                     table or self._path,
                     news,
-                    mode="append" if known else "error",
+                    mode="append" if table else "error",
                     partition_by=["day"],
                     schema_mode="merge",
-                    name=None if known else self._name,
+                    name=None if table else self._name,
                     commit_properties=CommitProperties(
                         app_transactions=[
                             Transaction(self._application(p), at)

@@ -55,7 +55,6 @@ class TwinStates:
             delay_s = min(2 * delay_s, _RETRY_MAX_S)
 
     async def _follow(self) -> None:
-        # "earliest": aiokafka looks up where to begin by itself, too, and may do so after a seek.
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             enable_auto_commit=False,
@@ -66,7 +65,6 @@ class TwinStates:
             places = [TopicPartition(TWIN_STATE, number) for number in range(self._partitions)]
             consumer.assign(places)
             ends = await consumer.end_offsets(places)
-            await consumer.seek_to_beginning(*places)
             while True:
                 self._take(await consumer.getmany(timeout_ms=200))
                 if self.why_not_ready and not [

@@ -49,6 +49,11 @@ class WindowResults:
     def __len__(self) -> int:
         return len(self.start_ms)
 
+    def take(self, rows: Int64) -> WindowResults:
+        """Select rows by index."""
+        extra = {name: values[rows] for name, values in self.extra.items()}
+        return WindowResults(**_taken(self, rows), extra=extra)
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -118,8 +123,10 @@ class RollupResults:
 
     def take(self, rows: Int64) -> RollupResults:
         """Select rows by index."""
-        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        taken: dict[str, Any] = {
-            name: c.take(rows) if isinstance(c, Labels) else c[rows] for name, c in columns.items()
-        }
-        return RollupResults(**taken)
+        return RollupResults(**_taken(self, rows))
+
+
+def _taken(results: WindowResults | RollupResults, rows: Int64) -> dict[str, Any]:
+    """Return the columns of some rows."""
+    columns = {f.name: getattr(results, f.name) for f in fields(results) if f.name != "extra"}
+    return {name: c.take(rows) if isinstance(c, Labels) else c[rows] for name, c in columns.items()}

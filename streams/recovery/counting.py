@@ -10,7 +10,7 @@ window are not all there any more: a revision must never count less than the one
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,7 @@ _NEVER_MS = 1 << 50
 """Longer than any log lasts: no rule of time fires before it is made to."""
 
 _WINDOW = """
-SELECT *, 'kafka:readings/' || kafka_partition || '/' || kafka_offset || '/' || row AS source
-FROM judged
+SELECT * FROM judged
 WHERE tenant = $tenant AND device = $device AND metric = $metric
     AND t_ms >= $start_ms AND t_ms < $end_ms AND isfinite(value)
 ORDER BY kafka_offset, row
@@ -215,7 +214,7 @@ def refold(
         if int(part.start_ms[i]) == start_ms
     ]
     _, part, at = max(found, key=lambda item: item[0])
-    return _take(part, at)
+    return part.take(np.asarray([at]))
 
 
 def _one(row: Mapping[str, Any]) -> Readings:
@@ -234,14 +233,3 @@ def _one(row: Mapping[str, Any]) -> Readings:
         exact_int={},
         text={},
     )
-
-
-def _take(part: WindowResults, at: int) -> WindowResults:
-    row = np.asarray([at])
-    columns = {f.name: getattr(part, f.name) for f in fields(part)}
-    extra = {name: values[row] for name, values in columns.pop("extra").items()}
-    taken: dict[str, Any] = {
-        name: column.take(row) if isinstance(column, Labels) else column[row]
-        for name, column in columns.items()
-    }
-    return WindowResults(**taken, extra=extra)

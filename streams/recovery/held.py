@@ -7,16 +7,14 @@ its log again after a crash writes the same record once more, and that is the sa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
 from streams.errors import HeadwaterError
-from streams.topics import LATE, QUARANTINE, REJECTED
 
-HELD_TOPICS = (LATE, REJECTED, QUARANTINE)
 _AGO = re.compile(r"(\d+)\s*(s|min|m|h|d)")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -116,15 +114,6 @@ class Selection:
             and (self.since_ms is None or held.written_ms >= self.since_ms)
             and (self.until_ms is None or held.written_ms < self.until_ms)
         )
-
-
-def distinct(records: Iterable[Held]) -> Iterator[Held]:
-    """Leave out records that were written before, by their identity."""
-    seen: set[str] = set()
-    for held in records:
-        if held.identity not in seen:
-            seen.add(held.identity)
-            yield held
 
 
 def parse_time(text: str, now_ms: int) -> int:

@@ -20,6 +20,7 @@ from streams.core.readings import ABSENT, TIME_OF_RECEIPT, Readings
 from streams.core.segments import TIME_LIMIT_MS
 from streams.errors import DecodeError
 from streams.gateway.records import frame_records
+from streams.history import names_a_reading
 from streams.intake.decode import BatchDecoder, Message
 from streams.ports import Produce
 from streams.recovery.held import Held
@@ -32,7 +33,6 @@ PUT_BACK = 8
 """Quality flag: an operator has put the reading back."""
 _UNNUMBERED = PUT_BACK | TIME_OF_RECEIPT
 """Neither number nor (metric, time) identifies it any more."""
-_PARTS_OF_A_READING = 3
 _CLOCK_AHEAD = "clock-ahead"
 
 
@@ -94,10 +94,10 @@ class Judge:
         kind, _, place = held.source.partition(":")
         if kind == "mqtt":
             return self._decode_again(held, place)
-        topic, *rest = place.split("/")
+        topic = place.partition("/")[0]
         if topic != READINGS:
             return Plan(held, why_not=f"it was refused on {topic}, which is not read again")
-        if len(rest) == _PARTS_OF_A_READING:
+        if names_a_reading(held.source):
             return self._put_back(held, 0, vouched=False)
         return self._read_again(held)
 

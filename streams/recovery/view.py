@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -18,6 +17,7 @@ from streams.recovery.held import Held
 from streams.recovery.ledger import State
 from streams.recovery.plans import Plan, reading_of
 from streams.recovery.run import Case, Done
+from streams.terminal import utc
 
 _SHOWN = 50
 _WORD = re.compile(r"[a-z]+(-[a-z]+)+")
@@ -159,7 +159,7 @@ def _sentence(revision: Revision) -> str:
         f"revision {revision.rank_before} counts {revision.count_before:,}"
     )  # fmt: skip
     return (
-        f"{place.device}/{place.metric} {place.window} from {_time(place.start_ms)}: {before}, "
+        f"{place.device}/{place.metric} {place.window} from {utc(place.start_ms)}: {before}, "
         f"revision {revision.rank} {revision.count:,}"
     )
 
@@ -168,20 +168,13 @@ def _cells(held: Held, last: str) -> tuple[str, ...]:
     reading: Mapping[str, Any] = reading_of(held)
     t_ms, value = reading.get("t_ms"), reading.get("value")
     return (
-        _time(held.written_ms),
+        utc(held.written_ms),
         escape(held.device),
         escape(str(reading.get("metric", ""))),
-        "" if t_ms is None else _time(int(t_ms)),
+        "" if t_ms is None else utc(int(t_ms)),
         "" if value is None else escape(f"{value:.6g}" if isinstance(value, float) else str(value)),
         escape(last),
     )
-
-
-def _time(at_ms: int) -> str:
-    try:
-        return f"{datetime.fromtimestamp(at_ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError, OSError):
-        return f"{at_ms} ms"
 
 
 def _table(*names: str) -> Table:

@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 import duckdb
 import orjson
-from deltalake import DeltaTable
 
+from streams.adapters.lake import opened
 from streams.errors import HeadwaterError
 from streams.sim.nab import to_ms
 from streams.sim.sensors import Fault, Message
+from streams.topics import READINGS
 
 _BATCH_ROWS = 10_000
 _TIMES = ("timestamp", "t_ms", "time", "ts", "datetime", "date")
@@ -206,13 +207,13 @@ class Lake:
         since_ms: int | None = None,
         until_ms: int | None = None,
     ) -> None:
-        path = root / "readings"
-        if not DeltaTable.is_deltatable(str(path)):
+        table = opened(root, READINGS)
+        if table is None:
             raise HeadwaterError(
                 f"the lake at {root} holds no readings; the sink process fills it: headwater sink"
             )
         self._db = duckdb.connect()
-        self._db.register("lake", DeltaTable(path).to_pyarrow_dataset())
+        self._db.register("lake", table.to_pyarrow_dataset())
         conditions = {
             "device = $device": device,
             "metric = $metric": metric,

@@ -39,14 +39,11 @@ END_MS = _START_MS + 10_000_000
 
 @dataclass(frozen=True)
 class Stage:
-    """One logic, and the values that it is sent: before its state is stored, and afterwards."""
+    """One logic, and the topic of the stage before it whose output it reads (none: readings)."""
 
     name: str
     factory: LogicFactory
     source: str
-
-    def driver(self) -> Driver:
-        return Driver(self.factory)
 
 
 STAGES = (
@@ -77,15 +74,22 @@ def readings() -> list[bytes]:
     return [frame(*rows[i : i + 8]) for i in range(0, len(rows), 8)]
 
 
-def play(driver: Driver, values: list[dict[str, Any]]) -> None:
-    """Send values as they were recorded."""
+def append(driver: Driver, values: list[dict[str, Any]]) -> None:
+    """Append values to the log as they were recorded."""
     for value in values:
-        driver.send(
+        driver.append(
             bytes.fromhex(value["value"]),
             at_ms=value["at_ms"],
             key=bytes.fromhex(value["key"]) if value["key"] else None,
             headers={name: bytes.fromhex(text) for name, text in value["headers"].items()},
         )
+
+
+def play(driver: Driver, values: list[dict[str, Any]]) -> None:
+    """Send values one after the other."""
+    for value in values:
+        append(driver, [value])
+        driver.run()
 
 
 def rows_of(driver: Driver) -> list[dict[str, Any]]:
@@ -107,7 +111,7 @@ def write(folder: Path) -> None:
         ]
     }
     for stage in STAGES:
-        driver, given = stage.driver(), outputs[stage.source]
+        driver, given = Driver(stage.factory), outputs[stage.source]
         half = len(given) // 2
         play(driver, given[:half])
         driver.checkpoint()

@@ -7,8 +7,9 @@ import uuid
 from contextlib import suppress
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
+from streams.adapters.log_reader import read_all
 from streams.adapters.results import decode_rollups
 from streams.core.placement import partition_of
 from tests.property.test_rollups import Told, frame
@@ -79,20 +80,7 @@ class Rollups:
 
 
 async def read(kafka, topic):
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        places = [TopicPartition(topic, p) for p in range(PARTITIONS)]
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        ends = await consumer.end_offsets(places)
-        records = []
-        while [tp for tp in places if await consumer.position(tp) < ends[tp]]:
-            for found in (await consumer.getmany(timeout_ms=200)).values():
-                records += found
-        return records
-    finally:
-        await consumer.stop()
+    return [record async for record in read_all(kafka, [topic])]
 
 
 def told(device, window, rank=0, count=2, site="north"):

@@ -4,7 +4,7 @@ import pytest
 
 from streams.errors import StateError
 from streams.testing import Driver
-from tests.golden import END_MS, HERE, STAGES, play, read, rows_of
+from tests.golden import END_MS, HERE, STAGES, append, play, read, rows_of
 
 FOLDERS = sorted(path for path in HERE.iterdir() if (path / "readings.json.gz").exists())
 
@@ -34,8 +34,7 @@ def test_state_of_an_unknown_version_is_refused_with_what_to_do():
 
 def resumed(stage, golden):
     driver = Driver(stage.factory)
-    for value in golden["input"][: golden["half"]]:
-        driver.append(bytes.fromhex(value["value"]), at_ms=value["at_ms"])
+    append(driver, golden["input"][: golden["half"]])
     driver.stored = {
         key: (at, bytes.fromhex(state)) for key, (at, state) in golden["states"].items()
     }
