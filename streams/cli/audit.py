@@ -42,7 +42,9 @@ def audit(
     reports: list[AuditReport] = []
 
     async def count_on(screen: Live) -> None:
-        while True:
+        # Asked instead of awaited for: a client that closes may swallow what Ctrl-C cancels.
+        task = asyncio.current_task()
+        while task and not task.cancelling():
             reports[:] = [await count(settings, tenant)]
             if json:
                 print(orjson.dumps(reports[0].as_json()).decode(), flush=True)

@@ -381,9 +381,13 @@ def test_an_audit_goes_on_until_it_is_interrupted_and_says_what_does_not_hold(pl
     explained(plant, device, at, 1)
     assert balanced(plant)["holds"]
     watching = plant.command("audit", "--live", "--every", "0.2", "--json")
-    rounds = [json.loads(watching.stdout.readline()) for _ in range(3)]
-    watching.send_signal(signal.SIGINT)
-    watching.communicate(timeout=30)  # What nobody reads would fill the pipe and hold it up.
+    try:
+        rounds = [json.loads(watching.stdout.readline()) for _ in range(3)]
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=30)  # What nobody reads would fill the pipe and hold it up.
+    finally:
+        watching.kill()
+        watching.communicate()
     assert watching.returncode == 0
     assert all(one["holds"] for one in rounds)
     assert rounds[0]["lake"]["readings"]["missing"] == 0
