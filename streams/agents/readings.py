@@ -40,6 +40,7 @@ PARTITION_KEY = "partition"
 _READINGS = Counter("headwater_worker_readings", "Readings judged, by class.", ["verdict"])
 _RESULTS = Counter("headwater_worker_window_results", "Window results emitted.", ["reason"])
 _SCORES = Counter("headwater_worker_scores_told", "Scores written to anomalies.")
+_BEYOND = Counter("headwater_worker_readings_beyond_limit", "Readings refused by a cap.", ["limit"])
 _POISON = Counter("headwater_worker_poison_records", "Records of readings that were refused.")
 
 
@@ -172,6 +173,8 @@ class ReadingsLogic:
             out += self._windows(folded.results)
             out += self._detect(folded)
             out += explain_rows(folded, self._partition, self._max_bytes)
+            for limit in folded.beyond.values():
+                _BEYOND.labels(limit).inc()
             counts = np.bincount(folded.verdict, minlength=len(Class))
             for kind in Class:
                 if counts[kind]:

@@ -7,7 +7,7 @@ import numpy as np
 from streams.adapters import frames
 from streams.adapters.rejected import rejected_record
 from streams.core.classes import Class
-from streams.core.engine import Folded
+from streams.core.engine import TOO_MANY_DEVICES, TOO_MANY_METRICS, Folded
 from streams.core.readings import Readings
 from streams.core.segments import TIME_LIMIT_MS
 from streams.errors import DecodeError
@@ -29,7 +29,7 @@ def _record(folded: Folded, row: int, partition: int, max_bytes: int) -> Produce
     one = rows.readings.take(np.asarray([row]))
     kind = Class(int(folded.verdict[row]))
     source = f"kafka:{READINGS}/{partition}/{rows.offset[row]}/{rows.row[row]}"
-    reason, detail = _why(kind, one)
+    reason, detail = _beyond(folded, row, one) or _why(kind, one)
     frame = frames.encode(one)
     if kind is Class.REJECTED:
         return rejected_record(
@@ -58,6 +58,21 @@ def _record(folded: Folded, row: int, partition: int, max_bytes: int) -> Produce
             "hw-device": one.device[0].encode(),
         },
     )
+
+
+def _beyond(folded: Folded, row: int, one: Readings) -> tuple[str, str] | None:
+    reason = folded.beyond.get(row)
+    if reason == TOO_MANY_DEVICES:
+        return reason, (
+            f"{one.device[0]} is new, and its shard holds as many devices as devices.max_devices "
+            "allows"
+        )
+    if reason == TOO_MANY_METRICS:
+        return reason, (
+            f"{one.device[0]}/{one.metric[0]} is new, and the device has as many metrics as "
+            "devices.max_metrics allows"
+        )
+    return None
 
 
 def _why(kind: Class, one: Readings) -> tuple[str, str]:

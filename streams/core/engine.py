@@ -22,15 +22,17 @@ under new indices, and rows at or below a shard's stamp are skipped for that sha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from streams.core.aggregates import Rows
 from streams.core.classes import COLUMNS, UNIDENTIFIED, Class
 from streams.core.identities import Identities
+from streams.core.index import ABSENT as NOWHERE
 from streams.core.numbering import GIVEN_UP, SEEN
 from streams.core.operators import operator_for
+from streams.core.placement import shard_of
 from streams.core.readings import ABSENT, TIME_OF_RECEIPT, Bool, Int32, Int64, Readings, UInt8
 from streams.core.registry import NEVER, Registry
 from streams.core.results import WindowResults
@@ -39,6 +41,8 @@ from streams.core.sequences import Sequences
 from streams.core.windows import Window
 
 _NO_STAMP = -1
+TOO_MANY_DEVICES = "too-many-devices"
+TOO_MANY_METRICS = "too-many-metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,10 @@ class DeviceRules:
     idle_final_ms: int
     max_seq_holes: int
     max_identities: int
+    max_devices: int
+    """Per shard."""
+    max_metrics: int
+    """Per device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +89,14 @@ class Folded:
 
     ``rows`` are those that were judged (rows at or below a stamp are left out), ``verdict``
     uint8 their :class:`Class`, ``series`` int32 their dense series. ``results`` are in order of
-    emission.
+    emission. ``beyond`` names the limit that refused a row, for those that one did.
     """
 
     rows: LogRows
     verdict: UInt8
     series: Int32
     results: list[WindowResults]
+    beyond: dict[int, str] = field(default_factory=dict)
 
 
 class StreamEngine:
@@ -97,7 +106,7 @@ class StreamEngine:
         self.definitions = tuple(definitions)
         self.rules = rules
         self.shards = shards
-        self.registry = Registry(shards, self.definitions)
+        self.registry = Registry(shards, self.definitions, rules.max_devices, rules.max_metrics)
         self.operators = [operator_for(d, self.registry) for d in self.definitions]
         self.sequences = Sequences(rules.max_seq_holes)
         self.identities = Identities(rules.max_identities)
@@ -163,12 +172,30 @@ class StreamEngine:
             stop = max(stop, int(np.searchsorted(rows.offset, rows.offset[start], side="right")))
             whole = start == 0 and stop == len(rows)
             piece = rows if whole else rows.take(np.arange(start, stop))
-            folded.append(self._fold_piece(piece, idle))
+            folded += self._fold_piece(piece, idle)
             start = stop
         return folded
 
-    def _fold_piece(self, rows: LogRows, idle: list[WindowResults]) -> Folded:
+    def _fold_piece(self, rows: LogRows, idle: list[WindowResults]) -> list[Folded]:
         device = self.registry.intern_devices(rows.readings)
+        known = device != NOWHERE
+        if known.all():
+            return [self._fold_known(rows, device, idle)]
+        refused = self._turn_away(rows.take(~known))
+        return [self._fold_known(rows.take(known), device[known], idle), refused]
+
+    def _turn_away(self, rows: LogRows) -> Folded:
+        """Refuse rows of devices for which their shard has no room."""
+        tenant, device = rows.readings.tenant, rows.readings.device
+        shard = [shard_of(tenant[i], device[i], self.shards) for i in range(len(rows))]
+        rows = rows.take(rows.offset > self.stamps[shard])
+        n = len(rows)
+        verdict = np.full(n, Class.REJECTED, np.uint8)
+        return Folded(
+            rows, verdict, np.zeros(n, np.int32), [], dict.fromkeys(range(n), TOO_MANY_DEVICES)
+        )
+
+    def _fold_known(self, rows: LogRows, device: Int32, idle: list[WindowResults]) -> Folded:
         shard = self.registry.devices["shard"][device]
         live = rows.offset > self.stamps[shard]
         if not live.all():
@@ -177,14 +204,19 @@ class StreamEngine:
             return Folded(rows, np.empty(0, np.uint8), np.empty(0, np.int32), idle)
         self._touch_rows(shard, rows.offset)
         series = self.registry.intern_series(device, rows.readings.metric)
+        beyond = np.flatnonzero(series == NOWHERE)
+        series[beyond] = 0  # Any: a rejected row changes no series.
         verdict = self._identify(rows, device, series)
+        verdict[beyond] = Class.REJECTED
         before = self._watermark_before(rows, device, verdict)
         self._apply_identities(rows, series, before, verdict)
         results = [*idle, *self._fold_windows(rows, device, series, verdict, before)]
         self._count(device, rows, verdict)
         self._set_deadlines(device, rows)
         self._sweep()
-        return Folded(rows, verdict, series, results)
+        return Folded(
+            rows, verdict, series, results, dict.fromkeys(beyond.tolist(), TOO_MANY_METRICS)
+        )
 
     def _identify(self, rows: LogRows, device: Int32, series: Int32) -> UInt8:
         """Class every row that identity or plausibility decides; the others are ACCEPTED so far."""

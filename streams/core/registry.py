@@ -15,7 +15,7 @@ from streams.core.readings import Bool, Int32, Int64, Labels, Readings, concat_r
 from streams.core.windows import Window
 
 NEVER = np.iinfo(np.int64).max
-_METRIC_BITS = 20
+_METRIC_BITS = 16
 _MAX_METRICS = 1 << _METRIC_BITS
 
 _DEVICE: dict[str, tuple[Any, Any]] = {
@@ -48,17 +48,36 @@ class _Names:
             self.values.append(name)
         return code
 
-    def codes(self, labels: Labels) -> Int32:
-        """Return the integer of each row."""
-        remap = np.asarray([self.code(name) for name in labels.values], np.int32)
-        return remap[labels.codes] if len(remap) else np.empty(0, np.int32)
+    def codes(self, labels: Labels, limit: int | None = None) -> Int32:
+        """Return the integer of each row; ``ABSENT`` for a name beyond *limit* names."""
+        if limit is None or len(self.values) + len(labels.values) <= limit:
+            remap = np.asarray([self.code(name) for name in labels.values], np.int32)
+            return remap[labels.codes] if len(remap) else np.empty(0, np.int32)
+        names = labels.to_list()
+        return np.asarray([self._within(name, limit) for name in names], np.int32)
+
+    def _within(self, name: str, limit: int) -> int:
+        return self.code(name) if name in self._codes or len(self.values) < limit else ABSENT
 
 
 class Registry:
-    """Names to indices and back. Indices are private to one run: snapshots carry names."""
+    """Names to indices and back. Indices are private to one run: snapshots carry names.
 
-    def __init__(self, shards: int, definitions: Sequence[Window]) -> None:
+    New names are taken in the order of their rows, so that whom a limit refuses does not depend
+    on the batching.
+
+    :param max_devices: per shard; further ones get no index.
+    :param max_metrics: per device; further ones get no series. All devices of the partition
+        together have at most 2**16 names of metrics.
+    """
+
+    def __init__(
+        self, shards: int, definitions: Sequence[Window], max_devices: int, max_metrics: int
+    ) -> None:
         self._shards = shards
+        self._max_devices, self._max_metrics = max_devices, max_metrics
+        self._in_shard = [0] * shards
+        self._series_of = Columns({"n": (np.int32, 0)})
         self._definitions = definitions
         self.devices = Columns(_DEVICE)
         self.names: list[str] = []
@@ -87,10 +106,12 @@ class Registry:
     def concat(self, parts: Sequence[Readings]) -> Readings:
         """Concatenate batches, their devices as our own integers: those cost one look-up each."""
         devices = np.concatenate([self._intern(part) for part in parts])
+        if (devices == ABSENT).any():  # Who was refused has no integer, and keeps its name.
+            return concat_readings(parts)
         return concat_readings(parts, device=Labels(devices, self.names))
 
     def intern_devices(self, readings: Readings) -> Int32:
-        """Return the device of each row, registering new ones."""
+        """Return the device of each row, registering new ones; ``ABSENT`` where a shard is full."""
         if readings.device.values is self.names:
             return readings.device.codes
         return self._intern(readings)
@@ -98,55 +119,73 @@ class Registry:
     def _intern(self, readings: Readings) -> Int32:
         tenants, devices = readings.tenant, readings.device
         if len(tenants.values) == 1:
-            found = self._lookup(tenants.values[0], devices.values)
-            return found[devices.codes]
+            known = self._devices_of.setdefault(tenants.values[0], {})
+            of_name = np.asarray([known.get(name, ABSENT) for name in devices.values], np.int32)
+            found: Int32 = of_name[devices.codes]
+            if not (found == ABSENT).any():
+                return found
         width = max(1, len(devices.values))
         pair = tenants.codes.astype(np.int64) * width + devices.codes
-        unique, inverse = np.unique(pair, return_inverse=True)
-        each = [
-            self.device(tenants.values[p // width], devices.values[p % width])
-            for p in unique.tolist()
-        ]
-        return np.asarray(each, np.int32)[inverse]
+        unique, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
+        each = np.empty(len(unique), np.int32)
+        for at in np.argsort(first).tolist():
+            tenant, device = divmod(int(unique[at]), width)
+            each[at] = self._admit(tenants.values[tenant], devices.values[device])
+        return each[inverse]
 
-    def _lookup(self, tenant: str, names: Sequence[str]) -> Int32:
-        known = self._devices_of.setdefault(tenant, {})
-        found = [known.get(name, ABSENT) for name in names]
-        if ABSENT in found:
-            found = [self.device(tenant, name) for name in names]
-        return np.asarray(found, np.int32)
+    def _admit(self, tenant: str, device: str) -> int:
+        """Return the index of a device, registering a new one where there is room."""
+        if device not in self._devices_of.get(tenant, ()):
+            shard = shard_of(tenant, device, self._shards)
+            if self._in_shard[shard] >= self._max_devices:
+                return ABSENT
+        return self.device(tenant, device)
 
     def device(self, tenant: str, device: str) -> int:
-        """Return the index of a device, registering a new one."""
+        """Return the index of a device, registering a new one whatever the limit."""
         known = self._devices_of.setdefault(tenant, {})
         index = known.get(device)
         if index is None:
             index = known[device] = len(self.names)
             self.names.append(device)
             self.devices.grow_to(index + 1)
-            self.devices["shard"][index] = shard_of(tenant, device, self._shards)
+            shard = self.devices["shard"][index] = shard_of(tenant, device, self._shards)
+            self._in_shard[shard] += 1
             self.devices["tenant"][index] = self._tenants.code(tenant)
         return index
 
-    def intern_series(self, device: Int32, metric: Labels) -> Int32:
+    def intern_series(self, device: Int32, metric: Labels, *, limited: bool = True) -> Int32:
         """Return the series of each row, registering new ones.
 
-        :raises ValueError: if there are more than 2**20 metrics.
+        :param limited: whether a series beyond a limit gets ``ABSENT``; not so at a restore.
         """
-        metrics = self._metrics.codes(metric)
-        if len(self.metrics) > _MAX_METRICS:
-            raise ValueError(f"more than {_MAX_METRICS:,} names of metrics in one partition")
+        metrics = self._metrics.codes(metric, _MAX_METRICS)
         keys = (device.astype(np.int64) << _METRIC_BITS) | metrics
         found = self._series_index.find(keys)
-        missing = np.flatnonzero(found == ABSENT)
+        missing = np.flatnonzero((found == ABSENT) & (metrics != ABSENT))
         if len(missing):
-            fresh, inverse = np.unique(keys[missing], return_inverse=True)
-            made = np.arange(self.series.n, self.series.n + len(fresh), dtype=np.int32)
-            self._series_index.add(fresh, made)
+            fresh, first, inverse = np.unique(keys[missing], return_index=True, return_inverse=True)
             owner, kind = fresh >> _METRIC_BITS, fresh & (_MAX_METRICS - 1)
-            self.series.append({"device": owner, "metric": kind}, len(fresh))
-            found[missing] = made[inverse]
+            kept = self._room(owner, np.argsort(first), limited)
+            slots = np.full(len(fresh), ABSENT, np.int32)
+            slots[kept] = np.arange(self.series.n, self.series.n + kept.sum(), dtype=np.int32)
+            self._series_index.add(fresh[kept], slots[kept])
+            self.series.append({"device": owner[kept], "metric": kind[kept]}, int(kept.sum()))
+            found[missing] = slots[inverse]
         return found
+
+    def _room(self, owner: Int64, order: Int64, limited: bool) -> Bool:
+        """Return which new series have room, taken in some order, and count them."""
+        self._series_of.grow_to(self.devices.n)
+        held = self._series_of["n"]
+        np.add.at(held, owner, 1)
+        kept = np.ones(len(owner), np.bool_)
+        if limited and (held[owner] > self._max_metrics).any():
+            np.subtract.at(held, owner, 1)
+            for at in order.tolist():
+                kept[at] = held[owner[at]] < self._max_metrics
+                held[owner[at]] += kept[at]
+        return kept
 
     def members(self, series: Int32) -> Bool:
         """Return bool[n, definitions]: which definitions apply to each series."""

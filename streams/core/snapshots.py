@@ -63,7 +63,8 @@ def restore(engine: StreamEngine, shard: int, stamp: int, state: State) -> Int32
     _add_late(engine, device, state["late_for"])
     engine.sequences.restore(device.astype(np.int64), state["sequences"])
     owner = device[state["series"]["device"]]
-    series = reg.intern_series(owner, Labels.of(state["series"]["metric"]))
+    metric = Labels.of(state["series"]["metric"])
+    series = reg.intern_series(owner, metric, limited=False)
     reg.series["max_t_ms"][series] = state["series"]["max_t_ms"]
     sites = np.asarray([reg.site(name) for name in state["sites"]], np.int32)
     for operator, windows in zip(engine.operators, state["windows"], strict=True):

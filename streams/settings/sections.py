@@ -149,6 +149,10 @@ class Devices(Section):
     given up."""
     max_identities: Positive = 1_000_000
     """Per shard: remembered (metric, time) identities of readings without a seq."""
+    max_devices: Positive = 131_072
+    """Per shard: readings of further devices are rejected as ``too-many-devices``."""
+    max_metrics: Positive = 1_000
+    """Per device: readings of further metrics are rejected as ``too-many-metrics``."""
 
 
 class Window(Section):

@@ -23,6 +23,8 @@ RULES = DeviceRules(
     idle_final_ms=900,
     max_seq_holes=1000,
     max_identities=100_000,
+    max_devices=1000,
+    max_metrics=1000,
 )
 SHARDS = 3
 VALUES = st.one_of(st.floats(-1e9, 1e9), st.sampled_from([1e9 + 0.01, 1e9 - 0.01, 0.1, math.nan]))
