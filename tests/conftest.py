@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from streams.adapters import topic_admin
 from streams.services import supervisor
@@ -18,6 +19,10 @@ from streams.services.ports import free_port
 from streams.settings import Settings
 
 OPS_PORTS = ("gateway", "worker", "rollup", "sink", "alerts", "api", "edge")
+
+# No property is about speed: a busy machine must not fail it.
+settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-speed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

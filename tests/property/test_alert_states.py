@@ -105,7 +105,7 @@ def messages(driver):
     return {p.key: p.value for p in driver.output if p.topic == "deliveries"}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     events,
     st.lists(

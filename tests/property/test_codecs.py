@@ -128,7 +128,7 @@ def rows(readings: Readings) -> list[tuple[Any, ...]]:
 
 
 @given(st.lists(messages, max_size=8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_batch_is_the_same_as_its_messages_one_by_one(batch: list[Message]) -> None:
     together = new_decoder().decode(batch)
     single = [new_decoder().decode([message]) for message in batch]
@@ -143,7 +143,7 @@ def test_a_batch_is_the_same_as_its_messages_one_by_one(batch: list[Message]) ->
 
 
 @given(messages)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_a_message_gives_readings_or_one_reason(message: Message) -> None:
     decoded = new_decoder().decode([message])
     assert (len(decoded.readings) > 0) != (len(decoded.refused) > 0)
@@ -155,7 +155,7 @@ def test_a_message_gives_readings_or_one_reason(message: Message) -> None:
 
 
 @given(st.lists(messages, max_size=12), st.integers(1, 16), st.integers(1, 20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_frames_carry_every_row_once_in_order_in_its_partition(
     batch: list[Message], partitions: int, max_rows: int
 ) -> None:
@@ -173,7 +173,7 @@ def test_frames_carry_every_row_once_in_order_in_its_partition(
 
 
 @given(st.binary(max_size=400) | payloads)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_frames_of_any_bytes_raise_nothing_but_decode_errors(payload: bytes) -> None:
     try:
         readings = decode_frame(payload, Source("acme", "north", None, None), 100)

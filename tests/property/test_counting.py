@@ -44,7 +44,7 @@ def greatest(told, window):
     return SimpleNamespace(**values, extra=extra)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values)
 def test_refolding_gives_the_same_bits_as_the_engine_and_plain_arithmetic(given_values):
     driver = Driver(make_readings(SETTINGS))

@@ -128,7 +128,7 @@ hellos = st.tuples(st.just("hello"), names)
 histories = st.lists(st.one_of(edits, edits, deliveries, deliveries, restarts, hellos), max_size=40)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(histories, st.integers(0, 2**32))
 def test_any_loss_order_duplication_restart_or_old_backup_then_repair_gives_equal_twins_and_ledgers(
     history: list, seed: int

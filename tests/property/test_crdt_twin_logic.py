@@ -121,7 +121,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(steps, max_size=30), st.integers(0, 2**32))
 def test_edge_and_cloud_agree_after_any_cut_crash_and_restart(history: list, seed: int) -> None:
     meeting = Meeting(seed)
@@ -152,7 +152,7 @@ def test_edge_and_cloud_agree_after_any_cut_crash_and_restart(history: list, see
         assert {p: f["value"] for p, f in states[device]["fields"].items()} == read
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_crash_anywhere_and_any_batching_leave_the_same_twins(data: st.DataObject) -> None:
     meeting = Meeting(0)

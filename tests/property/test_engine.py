@@ -145,7 +145,7 @@ def fold_pieces(target, seen, records, cuts, first_offset=0):
             seen.add(target.fold(as_rows(records[a:b], first_offset + a)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(logs(), st.lists(st.integers(0, 20), max_size=6))
 def test_any_batching_gives_what_the_rules_say_row_by_row(records, cuts):
     seen = Seen()
@@ -153,7 +153,7 @@ def test_any_batching_gives_what_the_rules_say_row_by_row(records, cuts):
     assert_equal(seen, reference(records))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     logs(),
     st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2)), max_size=5),
@@ -176,7 +176,7 @@ def test_a_crash_at_any_point_changes_nothing(records, checkpoints, crash, cuts)
     assert_equal(seen, reference(records))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(logs())
 def test_every_reading_is_counted_in_exactly_one_class(records):
     subject, seen = engine(), Seen()

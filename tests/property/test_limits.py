@@ -43,7 +43,7 @@ def plainly(records):
     return refused
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(logs(), st.lists(st.integers(0, 20), max_size=6))
 def test_first_come_first_served_in_any_batching(records, cuts):
     single, seen = Refusals(), Refusals()
@@ -56,7 +56,7 @@ def test_first_come_first_served_in_any_batching(records, cuts):
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(logs(), st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2)), max_size=5))
 def test_a_crash_changes_nobodys_place(records, checkpoints):
     first, seen, stored = tight(), Refusals(), {}

@@ -25,7 +25,7 @@ def split(rows):
     return np.asarray([s for s, _ in rows], np.int32), np.asarray([v for _, v in rows])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows, st.lists(st.integers(0, 60), max_size=5))
 def test_scores_have_the_same_bits_in_any_batching(rows, cuts):
     series, value = split(rows)
@@ -37,7 +37,7 @@ def test_scores_have_the_same_bits_in_any_batching(rows, cuts):
     assert np.concatenate(parts, axis=1).tobytes() == whole.tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows, rows)
 def test_a_score_does_not_depend_on_what_comes_later(past, future):
     series, value = split(past)
@@ -46,7 +46,7 @@ def test_a_score_does_not_depend_on_what_comes_later(past, future):
     assert alone.tobytes() == with_future.tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows)
 def test_series_do_not_touch_each_other(rows):
     series, value = split(rows)
@@ -56,7 +56,7 @@ def test_series_do_not_touch_each_other(rows):
         assert fresh().score(series[mine], value[mine])[0].tobytes() == together[mine].tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows)
 def test_scores_are_finite_and_within_bounds(rows):
     score, expected, spread = fresh().score(*split(rows))

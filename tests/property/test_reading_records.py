@@ -91,7 +91,7 @@ def one_by_one(records):
 
 
 @given(st.lists(st.tuples(payloads, keys, headers), min_size=1, max_size=40))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_batch_is_what_its_records_are_one_by_one(drawn):
     records = [record(at, *each) for at, each in enumerate(drawn)]
     assert told(RecordDecoder(METRICS, 4).decode(records)) == one_by_one(records)
@@ -101,7 +101,7 @@ def test_a_batch_is_what_its_records_are_one_by_one(drawn):
     st.lists(plain, min_size=10, max_size=30),
     st.lists(st.tuples(st.integers(0, 30), st.one_of(flat.map(as_json), tricky)), max_size=5),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @example([b'{"x":1}'] * 9, [(0, b'{"a":[1'), (1, b"2]}"), (2, b'{"x":1},0,{"x":2}')])
 def test_no_message_reaches_into_its_neighbours(many, few):
     for at, payload in few:
@@ -111,7 +111,7 @@ def test_no_message_reaches_into_its_neighbours(many, few):
 
 
 @given(st.one_of(tricky, flat.map(as_json)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(b'{"x":99999999999999999999,"x":1}')
 @example(b'{"x":9007199254740993}')
 @example(b'{"x":1,"x":2}')
@@ -125,7 +125,7 @@ def test_many_of_one_odd_message_are_what_each_is_alone(payload):
 
 
 @given(st.lists(flat, min_size=8, max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_columns_of_any_shape_are_the_rows_in_their_order(items):
     records = [record(at, orjson.dumps(item)) for at, item in enumerate(items)]
     assert told(RecordDecoder(METRICS, 4).decode(records)) == one_by_one(records)
@@ -135,7 +135,7 @@ def test_columns_of_any_shape_are_the_rows_in_their_order(items):
     st.lists(st.tuples(payloads, keys, headers), min_size=2, max_size=30),
     st.integers(1, 29),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_a_decoder_has_seen_before_changes_nothing(drawn, split):
     records = [record(at, *each) for at, each in enumerate(drawn)]
     decoder = RecordDecoder(METRICS, 4)

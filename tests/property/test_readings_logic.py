@@ -107,7 +107,7 @@ def others(driver, topic):
     return {p.headers["hw-source"] for p in driver.output if p.topic == topic}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     events,
     st.lists(st.integers(1, 20), max_size=8),

@@ -213,7 +213,7 @@ def fill(driver, records):
             driver.append(b"", at_ms=log_ms, headers={"hw-time": b"1"})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logs)
 def test_groups_are_told_as_the_oracle_tells_them(log):
     records = records_of(log)
@@ -237,7 +237,7 @@ small = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logs, happenings, small)
 def test_batches_and_crashes_tell_nothing_else_and_forget_nothing(log, happenings, bounds):
     factory = make_partials(make_settings(**bounds))
@@ -279,7 +279,7 @@ def through_both_stages(records, partitions):
     return joined
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logs)
 def test_a_group_of_several_partitions_ends_as_the_fold_of_all_its_devices(log):
     records = records_of(log)

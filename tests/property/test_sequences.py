@@ -42,7 +42,7 @@ def batches(drawn, cuts):
     return [distinct(every[a:b]) for a, b in pairwise(edges) if a < b]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(messages, min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=8))
 def test_a_message_is_new_once_in_any_batching(drawn, cuts):
     subject, seen = Sequences(max_holes=1000), set()
@@ -52,7 +52,7 @@ def test_a_message_is_new_once_in_any_batching(drawn, cuts):
         seen |= set(batch)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(messages, min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=8))
 def test_what_is_given_up_and_missing_does_not_depend_on_the_batches(drawn, cuts):
     at_once, in_parts = Sequences(max_holes=2), Sequences(max_holes=2)
@@ -65,7 +65,7 @@ def test_what_is_given_up_and_missing_does_not_depend_on_the_batches(drawn, cuts
         assert at_once.missing(device) == in_parts.missing(device)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(messages, min_size=2, max_size=60), st.integers(1, 59))
 def test_a_snapshot_goes_on_as_the_original(drawn, cut):
     every = distinct(numbered(drawn))

@@ -220,7 +220,7 @@ def check(got, readings):
 
 
 @pytest.mark.parametrize("definition", KINDS, ids=lambda d: d.name)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(logs(), st.lists(st.integers(0, 20), max_size=5))
 def test_the_greatest_revisions_are_what_the_rules_say(definition, records, cuts):
     expected = Plain(definition).run(records).results
@@ -237,7 +237,7 @@ def test_the_greatest_revisions_are_what_the_rules_say(definition, records, cuts
 
 
 @pytest.mark.parametrize("definition", KINDS, ids=lambda d: d.name)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(logs(), st.lists(st.integers(0, 20), max_size=5))
 def test_no_batching_changes_a_bit(definition, records, cuts):
     one_by_one = run(definition, records, range(len(records)))
@@ -249,7 +249,7 @@ def test_no_batching_changes_a_bit(definition, records, cuts):
 
 
 @pytest.mark.parametrize("definition", KINDS, ids=lambda d: d.name)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(logs(), st.integers(0, 20), st.integers(0, 20), st.lists(st.integers(0, 20), max_size=3))
 def test_a_crash_changes_nothing(definition, records, checkpoint, crash, cuts):
     crash_at = crash % (len(records) + 1)
