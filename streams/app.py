@@ -11,6 +11,7 @@ import faust
 import mode
 
 from streams import collector
+from streams.adapters import rocks_store
 from streams.adapters.shard_table import CHANGELOG_CONFIG, ShardTable
 from streams.agents.host import HostOptions, PartitionHost
 from streams.log import get_logger
@@ -19,6 +20,7 @@ from streams.ports import LogicFactory
 from streams.settings import Settings
 
 _log = get_logger(__name__)
+STORES = {"memory": "memory://", "rocksdb": "headwater-rocksdb://"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class AppSpec:
     agents: Sequence[AgentSpec]
     ops_port: int
     options: HostOptions
+    store: str = "memory"
     companions: Sequence[Companion] = ()
 
 
@@ -70,8 +73,8 @@ def build(spec: AppSpec, settings: Settings) -> HeadwaterApp:
     app = HeadwaterApp(
         spec.id,
         broker=f"headwater://{settings.kafka.replace(',', ';')}",
-        store="memory://",
-        datadir=str(settings.state / spec.id),
+        store=STORES[spec.store],
+        datadir=str(settings.state / "-".join(filter(None, (spec.id, spec.instance_id)))),
         topic_partitions=settings.topics.partitions,
         topic_replication_factor=settings.topics.replication,
         table_standby_replicas=0,
@@ -103,6 +106,7 @@ def _attach(
         value_type=bytes,
         partitions=settings.topics.partitions,
         extra_topic_configs=dict(CHANGELOG_CONFIG),
+        options=dict(rocks_store.OPTIONS),
     )
     app.tables.add(table)
     host = PartitionHost(app, agent.topic, agent.factory, table, options)

@@ -23,6 +23,7 @@ def main(settings: Settings) -> None:
             AgentSpec(TWIN_UPDATES, make_twins(settings)),
         ],
         ops_port=settings.ops.worker_port,
+        store=settings.worker.store,
         options=HostOptions(settings.worker.checkpoint_ms, settings.worker.silent_ms),
     )
     run(build(spec, settings))

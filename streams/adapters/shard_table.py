@@ -19,6 +19,8 @@ from typing import Any
 import faust
 from faust.types import FutureMessage
 
+from streams.adapters import rocks_store
+
 CHUNK_BYTES = 900_000
 _HEAD = struct.Struct(">qIQ")
 _SEPARATOR = b"\x00"
@@ -39,6 +41,12 @@ class ShardTable(faust.Table[bytes, bytes]):
     def partition_for_key(self, key: Any) -> int | None:
         """Return the partition that the key names: checkpoints need no current event."""
         return partition_in(key)
+
+    def of_partition(self, partition: int) -> Iterable[tuple[bytes, bytes]]:
+        """Return the keys and values of one partition."""
+        if isinstance(self.data, rocks_store.Store):
+            return self.data.of_partition(partition)
+        return ((raw, value) for raw, value in self.items() if partition_in(raw) == partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +87,9 @@ class ShardStore:
         # A slot may hold left-over chunks of an older, longer piece: a piece is the chunks that
         # carry the same head.
         found: dict[tuple[str, bytes, int, bytes], dict[int, bytes]] = {}
-        for raw, value in self.table.items():
-            partition, key, incarnation, slot, chunk = split_key(raw)
-            if partition == self.partition and value:
+        for raw, value in self.table.of_partition(self.partition):
+            _, key, incarnation, slot, chunk = split_key(raw)
+            if value:
                 self._held.setdefault(key, set()).add(raw)
                 head, content = value[: _HEAD.size], value[_HEAD.size :]
                 found.setdefault((key, incarnation, slot, head), {})[chunk] = content

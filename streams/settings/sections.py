@@ -280,8 +280,18 @@ class Worker(Section):
     """Batches a partition may have waiting before its fetching pauses."""
     max_poll_records: Positive = 2_000
     """Records of one fetch."""
-    store: Literal["memory"] = "memory"
-    """Where tables live while the worker runs; their changelogs are in Kafka."""
+    store: Literal["memory", "rocksdb"] = "memory"
+    """Where stored state lives beside its changelog in Kafka: ``rocksdb`` keeps it on disk, so that
+    it takes no memory and a worker that comes back reads only what has changed since."""
+
+    @model_validator(mode="after")
+    def _on_disk_under_a_name(self) -> Worker:
+        if self.store == "rocksdb" and self.instance_id is None:
+            raise ValueError(
+                'store = "rocksdb" needs instance_id: a stable name per worker, so that each finds '
+                "its own files again"
+            )
+        return self
 
 
 class Sink(Section):

@@ -149,10 +149,16 @@ def undisturbed(settings, log):
     return windows(aggregates), scores(anomalies)
 
 
-def play(own_servers, processes, tmp_path: Path, monkeypatch, *, kills, seconds, seed):
+def play(
+    own_servers, processes, tmp_path: Path, monkeypatch, *, kills, seconds, seed, store="memory"
+):
     config = tmp_path / "headwater.toml"
     config.write_text(TOML)
-    env = own_servers.env(tmp_path, HEADWATER_CONFIG=str(config))
+    env = own_servers.env(
+        tmp_path,
+        HEADWATER_CONFIG=str(config),
+        HEADWATER_WORKER__STORE=store,
+    )
     kafka = own_servers.addresses["kafka"]
     worker = processes("worker", env=env)
     for k in range(kills):
@@ -194,10 +200,11 @@ def play(own_servers, processes, tmp_path: Path, monkeypatch, *, kills, seconds,
         raise AssertionError(f"{left and len(left)} differences: {left and left[:3]}") from error
 
 
+@pytest.mark.parametrize("store", ["memory", "rocksdb"])
 def test_the_final_windows_equal_those_of_an_undisturbed_run_bit_for_bit(
-    own_servers, processes, tmp_path, monkeypatch
+    own_servers, processes, tmp_path, monkeypatch, store
 ):
-    play(own_servers, processes, tmp_path, monkeypatch, kills=2, seconds=6, seed=1)
+    play(own_servers, processes, tmp_path, monkeypatch, kills=2, seconds=6, seed=1, store=store)
 
 
 @pytest.mark.long

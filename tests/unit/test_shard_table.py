@@ -22,8 +22,8 @@ class Table:
         self.writes_left = writes_left
         self.log = []
 
-    def items(self):
-        return self.data.items()
+    def of_partition(self, partition):
+        return [item for item in self.data.items() if partition_in(item[0]) == partition]
 
     def send_changelog(self, partition, key, value, **_):
         if self.writes_left is None or self.writes_left > 0:
