@@ -42,6 +42,7 @@ class AppSpec:
     ops_port: int
     options: HostOptions
     store: str = "memory"
+    standbys: int = 0
     companions: Sequence[Companion] = ()
 
 
@@ -77,7 +78,7 @@ def build(spec: AppSpec, settings: Settings) -> HeadwaterApp:
         datadir=str(settings.state / "-".join(filter(None, (spec.id, spec.instance_id)))),
         topic_partitions=settings.topics.partitions,
         topic_replication_factor=settings.topics.replication,
-        table_standby_replicas=0,
+        table_standby_replicas=spec.standbys,
         consumer_group_instance_id=spec.instance_id,
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=10.0,

@@ -24,6 +24,7 @@ def main(settings: Settings) -> None:
         ],
         ops_port=settings.ops.worker_port,
         store=settings.worker.store,
+        standbys=settings.worker.standbys,
         options=HostOptions(settings.worker.checkpoint_ms, settings.worker.silent_ms),
     )
     run(build(spec, settings))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from aiokafka.consumer.fetcher import FetchResult
@@ -92,6 +93,14 @@ class _Thread(base.AIOKafkaConsumerThread):
             batch_topics = cast(Consumer, self.consumer)._batch_topics
             fetcher._records = _AsRead(fetcher._records, batch_topics)
         return await super()._fetch_records(consumer, *args, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where the reading of a partition begins, and whether that was committed."""
+
+    offset: int
+    committed: bool
 
 
 class Consumer(base.Consumer):
@@ -172,8 +181,8 @@ class Consumer(base.Consumer):
         if tp.topic not in self._batch_topics:
             await super()._add_gap(tp, offset_from, offset_to)
 
-    async def begin_offsets(self, tps: Iterable[TP]) -> Mapping[TP, int]:
-        """Return the offsets that reading begins at: the committed, or else the earliest ones.
+    async def begin_offsets(self, tps: Iterable[TP]) -> Mapping[TP, Begin]:
+        """Return where reading begins: at the committed offsets, or else the earliest ones.
 
         Ask for many at once: the earliest offsets may wait behind a fetch that waits for data.
         """
@@ -181,8 +190,10 @@ class Consumer(base.Consumer):
         committed = {tp: await self._thread.call_thread(consumer.committed, tp) for tp in tps}
         unread = [tp for tp, offset in committed.items() if offset is None]
         earliest = await self.earliest_offsets(*unread) if unread else {}
-        known = {tp: int(offset) for tp, offset in committed.items() if offset is not None}
-        return known | {tp: int(earliest[tp]) for tp in unread}
+        return {
+            tp: Begin(int(earliest[tp]), False) if offset is None else Begin(int(offset), True)
+            for tp, offset in committed.items()
+        }
 
     def reached(self, tp: TP) -> int | None:
         """Return the offset that fetching has reached, ``None`` before it has begun."""

@@ -28,9 +28,10 @@ import faust
 from faust.types import TP, EventT
 from prometheus_client import Counter, Gauge, Histogram
 
-from streams.adapters.record_batches import Consumer
+from streams.adapters.record_batches import Begin, Consumer
 from streams.adapters.shard_table import ShardStore, ShardTable, acknowledged
 from streams.agents.continuity import Continuity, Step
+from streams.errors import StateError
 from streams.log import get_logger
 from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
 
@@ -102,7 +103,7 @@ class PartitionHost:
         self._options = options
         self._runs: dict[int, Run] = {}
         self._opening = asyncio.Lock()
-        self._begin: tuple[int, Mapping[TP, int]] = (-1, {})
+        self._begin: tuple[int, Mapping[TP, Begin]] = (-1, {})
 
     async def take(self, event: EventT[Any]) -> None:
         """Fold one batch of records and produce what the logic makes of it."""
@@ -199,24 +200,33 @@ class PartitionHost:
             return run
 
     async def _open(self, tp: TP, generation: int) -> Run:
-        begin = await self._begin_offset(tp, generation)
+        """Load the stored pieces of a partition.
+
+        :raises StateError: if they end before the committed position: a part of them is gone.
+        """
+        begin = await self._begin_of(tp, generation)
         partitions = self._app.consumer.topic_partitions(self._topic) or tp.partition + 1
         logic = self._factory(tp.partition, partitions)
         store = ShardStore(self._table, tp.partition, os.urandom(8).hex().encode())
         pieces = store.load()
+        newest = max((piece.stamp for piece in pieces), default=-1)
+        # A position is committed after the pieces stamped just before it are in the changelog.
+        if begin.committed and begin.offset > newest + 1:
+            raise StateError(_lost(tp, begin.offset, newest, self._table.changelog_topic_name))
         for piece in pieces:
             logic.restore(piece.key, piece.stamp, piece.state)
         _log.info(
             "partition opened",
             topic=tp.topic,
             partition=tp.partition,
-            offset=begin,
+            offset=begin.offset,
             pieces=len(pieces),
-            newest_stamp=max((p.stamp for p in pieces), default=-1),
+            newest_stamp=newest,
         )
-        return Run(tp, generation, logic, store, Continuity(begin), heard_at=time.monotonic())
+        position = Continuity(begin.offset)
+        return Run(tp, generation, logic, store, position, heard_at=time.monotonic())
 
-    async def _begin_offset(self, tp: TP, generation: int) -> int:
+    async def _begin_of(self, tp: TP, generation: int) -> Begin:
         """Return where *tp* begins; asked once per assignment, for all partitions of the topic."""
         if self._begin[0] != generation or tp not in self._begin[1]:
             consumer = cast(Consumer, self._app.consumer)
@@ -298,3 +308,12 @@ def _from(records: list[LogRecord], expected: int) -> list[LogRecord]:
     if records[0].offset >= expected:
         return records
     return [record for record in records if record.offset >= expected]
+
+
+def _lost(tp: TP, position: int, newest: int, changelog: str) -> str:
+    return (
+        f"{tp.topic}, partition {tp.partition}: reading goes on at offset {position}, but the "
+        f"stored state ends at {newest}: records of the changelog {changelog} are gone; bring them "
+        "back, or take a new id for the process (worker.id, rollup.id), which reads the log again "
+        "(docs/upgrading.md)"
+    )

@@ -283,6 +283,8 @@ class Worker(Section):
     store: Literal["memory", "rocksdb"] = "memory"
     """Where stored state lives beside its changelog in Kafka: ``rocksdb`` keeps it on disk, so that
     it takes no memory and a worker that comes back reads only what has changed since."""
+    standbys: Annotated[int, Field(ge=0, le=8)] = 0
+    """Further workers that follow the changelog of each partition, to take it over at once."""
 
     @model_validator(mode="after")
     def _on_disk_under_a_name(self) -> Worker:

@@ -250,3 +250,54 @@ def test_a_partition_that_moves_drops_what_was_in_flight_and_goes_on_where_its_s
     offsets = second.offsets(moved)
     assert offsets == list(range(offsets[0], n))
     assert offsets[0] <= left_at
+
+
+def stored(child, topic):
+    """The partitions whose state a child has on its disk."""
+    return {int(db.stem[-1]) for db in child.home.glob(f"*/v1/tables/{topic}-state-*.db")}
+
+
+def test_a_standby_has_on_disk_what_it_takes_over(kafka, topic, start):
+    options = {"store": "rocksdb", "standbys": 1}
+    pair = [start(instance_id=name, **options) for name in ("a", "b")]
+    for partition in (0, 1):
+        send(kafka, topic, numbers(500), partition)
+
+    def shared():
+        counts = [[child.count(partition) for partition in (0, 1)] for child in pair]
+        return sorted(counts) == [[0, 500], [500, 0]]
+
+    eventually(shared, within_s=60, what="one partition each")
+    eventually(lambda: all(stored(c, topic) == {0, 1} for c in pair), within_s=60, what="standbys")
+    for partition in (0, 1):
+        eventually(
+            lambda p=partition: committed(kafka, pair[0].group, topic, p) == 500, within_s=60
+        )
+    first, second = pair
+    taken = 0 if first.count(0) else 1
+    first.kill()
+    send(kafka, topic, numbers(10, 500), taken)
+    eventually(lambda: second.count(taken) == 510, within_s=60, what="the other goes on")
+    assert second.offsets(taken) == list(range(500, 510))
+
+
+def test_a_worker_whose_changelog_is_gone_says_so_and_does_not_start(kafka, topic, start):
+    first = start()
+    send(kafka, topic, numbers(100))
+    eventually(lambda: committed(kafka, first.group, topic) == 100, within_s=60)
+    first.kill()
+    changelog = f"{first.group}-{topic}-state-changelog"
+
+    async def delete():
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        await admin.start()
+        await admin.delete_topics([changelog])
+        await admin.close()
+
+    asyncio.run(delete())
+    second = start()
+    eventually(second.process.poll, within_s=60, what="it ends with an error")
+    said = (second.home / "log").read_text()
+    assert f"{topic}, partition 0: reading goes on at offset 100" in said
+    assert f"{changelog} are gone" in said
+    assert second.count(0) == 0

@@ -84,9 +84,11 @@ def main(kafka: str, topic: str, group: str, home: Path, options: dict) -> None:
     spec = AppSpec(
         name="transport",
         id=group,
-        instance_id=None,
+        instance_id=options.get("instance_id"),
         agents=[AgentSpec(topic, lambda partition, _: Keeper(partition, notes, options))],
         ops_port=options["port"],
+        store=options.get("store", "memory"),
+        standbys=options.get("standbys", 0),
         options=HostOptions(checkpoint_ms=100, silent_ms=300, stalled_ms=1_000),
     )
     app = build(spec, settings)

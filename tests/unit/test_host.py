@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 from faust.types import TP
 
+from streams.adapters.record_batches import Begin
 from streams.agents import host as host_module
 from streams.agents.host import HostOptions, PartitionHost
+from streams.errors import StateError
 
 TOPIC = "things"
 FIRST, SECOND = TP(TOPIC, 0), TP(TOPIC, 1)
@@ -39,6 +41,7 @@ class Consumer:
         self.positions = {}
         self.sought = []
         self.asked = []
+        self.begin = Begin(0, committed=False)
 
     def assignment(self):
         return set(self.ends)
@@ -54,7 +57,7 @@ class Consumer:
 
     async def begin_offsets(self, tps):
         self.asked.append(set(tps))
-        return dict.fromkeys(tps, 0)
+        return dict.fromkeys(tps, self.begin)
 
     async def seek_wait(self, offsets):
         self.sought.append(offsets)
@@ -81,7 +84,7 @@ def setting(clock):
     app = SimpleNamespace(consumer=consumer, consumer_generation_id=1)
     options = HostOptions(checkpoint_ms=1000, silent_ms=1000, stalled_ms=5000)
     make = lambda partition, partitions: logics.setdefault(partition, Logic())  # noqa: E731
-    table = SimpleNamespace(items=dict)
+    table = SimpleNamespace(of_partition=lambda _: [], changelog_topic_name="t-changelog")
     return SimpleNamespace(
         host=PartitionHost(app, TOPIC, make, table, options), consumer=consumer, logics=logics
     )
@@ -151,3 +154,15 @@ async def test_what_was_not_yet_fetched_is_never_passed_as_a_gap(setting, clock)
     assert consumer.sought == []
     await host.take(batch(FIRST, *range(2, 9)))
     assert setting.logics[0].folded == list(range(9))
+
+
+async def test_a_position_without_its_state_is_refused_with_what_to_do(setting):
+    setting.consumer.begin = Begin(7, committed=True)
+    with pytest.raises(StateError, match=r"goes on at offset 7.*t-changelog are gone.*new id"):
+        await setting.host.tick()
+
+
+async def test_a_log_whose_first_records_have_expired_needs_no_state(setting):
+    setting.consumer.begin = Begin(7, committed=False)
+    await setting.host.take(batch(FIRST, 7, 8))
+    assert setting.logics[0].folded == [7, 8]
