@@ -12,8 +12,8 @@ For a batch the engine decides, column by column:
 5. *emission*: windows whose close the watermark has passed, and corrected ones, are emitted.
 
 The engine reads no clock. Log time moves only with the records, and the idle rules fire at
-their exact deadline, before the first record whose log time passes it. So the results of a
-run, of its replay, and of any other batching of the same log are the same, to the bit.
+their exact deadline: what they tell is what was known of the device at that time. So the results
+of a run, of its replay, and of any other batching of the same log are the same, to the bit.
 
 Shards exist only for storage: a snapshot takes one shard's devices out, a restore adds them
 under new indices, and rows at or below a shard's stamp are skipped for that shard alone.
@@ -128,61 +128,68 @@ class StreamEngine:
         :param offset: of the record that carries this time; shards stamped at or after it
             have fired already.
         """
-        results: list[WindowResults] = []
-        while self.next_deadline_ms() < log_ms:
-            devices = self.registry.devices
-            live = self.stamps[devices["shard"]] < offset
-            due = live & (devices["deadline_ms"] < log_ms)
-            if not due.any():
-                break
-            first = int(devices["deadline_ms"][due].min())
-            due &= devices["deadline_ms"] == first
-            results += self._idle(due)
-            self._touch(np.unique(devices["shard"][due]), offset)
-        return results
+        if self.next_deadline_ms() >= log_ms:
+            return []
+        devices = self.registry.devices
+        live = self.stamps[devices["shard"]] < offset
+        due = np.flatnonzero(live & (devices["deadline_ms"] < log_ms))
+        self._touch(np.unique(devices["shard"][due]), offset)
+        return self._fire(due, np.full(len(due), log_ms))
 
-    def _idle(self, due: Bool) -> list[WindowResults]:
+    def _fire(self, devices: Int64, log_ms: Int64) -> list[WindowResults]:
+        """Fire the idle rules of some devices, each up to its own log time."""
+        results: list[WindowResults] = []
+        while True:
+            due = self.registry.devices["deadline_ms"][devices] < log_ms
+            if not due.any():
+                return results
+            devices, log_ms = devices[due], log_ms[due]
+            results += self._idle(devices)
+
+    def _idle(self, quiet: Int64) -> list[WindowResults]:
         """Emit open windows of quiet devices: provisional, then for good at the final deadline."""
         devices, rules = self.registry.devices, self.rules
-        final_at = devices["log_ms"] + max(rules.idle_ms, rules.idle_final_ms)
-        final = due & (devices["deadline_ms"] >= final_at)
-        soft = due & ~final
+        final_at = devices["log_ms"][quiet] + max(rules.idle_ms, rules.idle_final_ms)
+        is_final = devices["deadline_ms"][quiet] >= final_at
+        soft, final = quiet[~is_final], quiet[is_final]
         results: list[WindowResults] = []
         for operator in self.operators:
-            results += operator.show(np.flatnonzero(soft))
-            results += operator.finish(np.flatnonzero(final))
-        devices["deadline_ms"][soft] = final_at[soft]
+            results += operator.show(soft)
+            results += operator.finish(final)
+        devices["deadline_ms"][soft] = final_at[~is_final]
         devices["deadline_ms"][final] = NEVER
         return results
 
     # -- rows ---------------------------------------------------------------------------
 
     def fold(self, rows: LogRows) -> list[Folded]:
-        """Take the next rows of the log; idle rules fire in between at their exact time."""
+        """Take the next rows of the log.
+
+        A device's idle rules fire before its first row whose log time passes their deadline, and
+        for devices without rows at the end: only that much order can be told from the results, so
+        quiet devices do not cut a batch into pieces.
+        """
         folded: list[Folded] = []
         start = 0
         while start < len(rows):
-            log_ms = int(rows.kafka_ms[start])
-            idle = self.advance(log_ms, int(rows.offset[start]))
-            # No deadline lies before `until`, neither one that waits nor one that these
-            # rows can set: the rows up to there fold as one batch.
-            until = min(self.next_deadline_ms(), log_ms + self.rules.idle_ms)
+            # No deadline that these rows set is passed by one of them.
+            until = int(rows.kafka_ms[start]) + self.rules.idle_ms
             stop = int(np.searchsorted(rows.kafka_ms, until, side="right"))
-            # A record is never split: its messages are new or seen as a whole.
-            stop = max(stop, int(np.searchsorted(rows.offset, rows.offset[start], side="right")))
             whole = start == 0 and stop == len(rows)
-            piece = rows if whole else rows.take(np.arange(start, stop))
-            folded += self._fold_piece(piece, idle)
+            piece = self._fold_piece(rows if whole else rows.take(np.arange(start, stop)))
+            last = stop - 1
+            piece[0].results.extend(self.advance(int(rows.kafka_ms[last]), int(rows.offset[last])))
+            folded += piece
             start = stop
         return folded
 
-    def _fold_piece(self, rows: LogRows, idle: list[WindowResults]) -> list[Folded]:
+    def _fold_piece(self, rows: LogRows) -> list[Folded]:
         device = self.registry.intern_devices(rows.readings)
         known = device != NOWHERE
         if known.all():
-            return [self._fold_known(rows, device, idle)]
+            return [self._fold_known(rows, device)]
         refused = self._turn_away(rows.take(~known))
-        return [self._fold_known(rows.take(known), device[known], idle), refused]
+        return [self._fold_known(rows.take(known), device[known]), refused]
 
     def _turn_away(self, rows: LogRows) -> Folded:
         """Refuse rows of devices for which their shard has no room."""
@@ -195,14 +202,15 @@ class StreamEngine:
             rows, verdict, np.zeros(n, np.int32), [], dict.fromkeys(range(n), TOO_MANY_DEVICES)
         )
 
-    def _fold_known(self, rows: LogRows, device: Int32, idle: list[WindowResults]) -> Folded:
+    def _fold_known(self, rows: LogRows, device: Int32) -> Folded:
         shard = self.registry.devices["shard"][device]
         live = rows.offset > self.stamps[shard]
         if not live.all():
             rows, device, shard = rows.take(live), device[live], shard[live]
         if not len(rows):
-            return Folded(rows, np.empty(0, np.uint8), np.empty(0, np.int32), idle)
+            return Folded(rows, np.empty(0, np.uint8), np.empty(0, np.int32), [])
         self._touch_rows(shard, rows.offset)
+        idle = self._wake(device, rows.kafka_ms)
         series = self.registry.intern_series(device, rows.readings.metric)
         beyond = np.flatnonzero(series == NOWHERE)
         series[beyond] = 0  # Any: a rejected row changes no series.
@@ -217,6 +225,13 @@ class StreamEngine:
         return Folded(
             rows, verdict, series, results, dict.fromkeys(beyond.tolist(), TOO_MANY_METRICS)
         )
+
+    def _wake(self, device: Int32, kafka_ms: Int64) -> list[WindowResults]:
+        """Fire the idle rules of devices that are heard again after their deadline."""
+        if not (self.registry.devices["deadline_ms"][device] < kafka_ms).any():
+            return []
+        heard, first = np.unique(device, return_index=True)
+        return self._fire(heard.astype(np.int64), kafka_ms[first])
 
     def _identify(self, rows: LogRows, device: Int32, series: Int32) -> UInt8:
         """Class every row that identity or plausibility decides; the others are ACCEPTED so far."""
