@@ -118,20 +118,23 @@ class Registry:
 
     def _intern(self, readings: Readings) -> Int32:
         tenants, devices = readings.tenant, readings.device
+        found: Int32 = np.full(len(devices), ABSENT, np.int32)
         if len(tenants.values) == 1:
             known = self._devices_of.setdefault(tenants.values[0], {})
             of_name = np.asarray([known.get(name, ABSENT) for name in devices.values], np.int32)
-            found: Int32 = of_name[devices.codes]
-            if not (found == ABSENT).any():
-                return found
+            found = of_name[devices.codes]
+        rest = np.flatnonzero(found == ABSENT)
+        if not len(rest):
+            return found
         width = max(1, len(devices.values))
-        pair = tenants.codes.astype(np.int64) * width + devices.codes
+        pair = tenants.codes[rest].astype(np.int64) * width + devices.codes[rest]
         unique, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
         each = np.empty(len(unique), np.int32)
         for at in np.argsort(first).tolist():
             tenant, device = divmod(int(unique[at]), width)
             each[at] = self._admit(tenants.values[tenant], devices.values[device])
-        return each[inverse]
+        found[rest] = each[inverse]
+        return found
 
     def _admit(self, tenant: str, device: str) -> int:
         """Return the index of a device, registering a new one where there is room."""
