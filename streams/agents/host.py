@@ -20,7 +20,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -64,7 +64,7 @@ class Run:
     logic: PartitionLogic
     store: ShardStore
     position: Continuity
-    pending: list[Awaitable[Any]] = field(default_factory=list)
+    pending: list[asyncio.Future[Any]] = field(default_factory=list)
     sent: asyncio.Event = field(default_factory=_set)
     """Not set while results of what was folded are on their way into *pending*."""
     checkpoint: asyncio.Task[None] | None = None
@@ -150,6 +150,8 @@ class PartitionHost:
         for run in self._runs.values():
             if run.checkpoint is not None:
                 run.checkpoint.cancel()
+            # Another worker tells how far behind it is, from now on.
+            _LAG.remove(self._topic, str(run.tp.partition))
         self._runs.clear()
         self._begin = (-1, {})
 
@@ -224,9 +226,9 @@ class PartitionHost:
             self._begin = generation, await consumer.begin_offsets({tp, *mine})
         return self._begin[1][tp]
 
-    async def _send(self, produce: Produce) -> Awaitable[Any]:
+    async def _send(self, produce: Produce) -> asyncio.Future[Any]:
         headers: Mapping[str, bytes] = produce.headers
-        return await self._app.producer.send(
+        sent = await self._app.producer.send(
             produce.topic,
             produce.key,
             produce.value,
@@ -234,6 +236,7 @@ class PartitionHost:
             timestamp=None,
             headers=dict(headers),
         )
+        return cast("asyncio.Future[Any]", sent)
 
     def _behind(self, run: Run) -> int:
         end = self._app.consumer.highwater(run.tp)
@@ -270,7 +273,7 @@ class PartitionHost:
             states, took_s = self._snapshots(run, waiting)
             busy_s += took_s
             position = min(run.logic.dirty().values(), default=stamp + 1)
-            await asyncio.gather(*pending)
+            await acknowledged(pending)
             if self._runs.get(run.tp.partition) is not run:
                 return
             written = [run.store.write(key, stamp, state) for key, state in states.items()]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from faust.types import TP
+from prometheus_client import generate_latest
 
 from streams.agents import host as host_module
 from streams.agents.host import HostOptions, PartitionHost
@@ -151,3 +152,16 @@ async def test_what_was_not_yet_fetched_is_never_passed_as_a_gap(setting, clock)
     assert consumer.sought == []
     await host.take(batch(FIRST, *range(2, 9)))
     assert setting.logics[0].folded == list(range(9))
+
+
+async def test_the_lag_of_a_partition_that_went_to_another_worker_is_no_longer_told(setting):
+    setting.consumer.ends = {FIRST: 7, SECOND: 7}
+    await setting.host.tick()
+    lag = 'headwater_host_lag_records{partition="1",topic="things"} 7.0'
+    assert lag in generate_latest().decode()
+    setting.host.forget()
+    setting.consumer.ends = {FIRST: 7}
+    await setting.host.tick()
+    told = generate_latest().decode()
+    assert 'headwater_host_lag_records{partition="0",topic="things"} 7.0' in told
+    assert 'headwater_host_lag_records{partition="1",topic="things"}' not in told
