@@ -62,12 +62,12 @@ def measure(session: Session, readings: int) -> list[Measure]:
     ]
     session.console.print(rows_of(title, columns, rows))
     half = len(found) // 2
-    early, middle, last = found[max(0, half // 4)], found[half - 1], found[-1]
+    early, middle, last = found[half // 2], found[half - 1], found[-1]
     gone = last.seen - middle.seen
     grown = last.resident_mib - middle.resident_mib
     return [
         at_most(
-            "soak, same devices: resident at the end of the half, of that at its first quarter",
+            "soak, same devices: resident at the end of the half, of that in its middle",
             middle.resident_mib / early.resident_mib,
             "times",
             _STEADY_BOUND,

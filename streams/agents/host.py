@@ -103,9 +103,12 @@ class PartitionHost:
         self._runs: dict[int, Run] = {}
         self._opening = asyncio.Lock()
         self._begin: tuple[int, Mapping[TP, int]] = (-1, {})
+        self._closed = False
 
     async def take(self, event: EventT[Any]) -> None:
         """Fold one batch of records and produce what the logic makes of it."""
+        if self._closed:
+            return
         message = event.message
         run = await self._run_of(message.tp, message.generation_id or 0)
         records = cast(list[LogRecord], message.value)
@@ -126,6 +129,8 @@ class PartitionHost:
 
     async def tick(self) -> None:
         """Checkpoint what is due, and append time markers to silent partitions that need time."""
+        if self._closed:
+            return
         generation = self._app.consumer_generation_id
         now = time.monotonic()
         for tp in self._app.consumer.assignment():
@@ -154,6 +159,11 @@ class PartitionHost:
             _LAG.remove(self._topic, str(run.tp.partition))
         self._runs.clear()
         self._begin = (-1, {})
+
+    def close(self) -> None:
+        """End for good: a checkpoint under way would fail when its consumer stops."""
+        self._closed = True
+        self.forget()
 
     async def _follows(self, run: Run, first: int) -> bool:
         """Return whether a batch follows on what was folded; send the reader back if not."""
@@ -246,6 +256,8 @@ class PartitionHost:
         now = time.monotonic()
         if run.checkpoint is not None and run.checkpoint.done():
             run.checkpoint = None
+        if self._closed:
+            return
         if run.checkpoint is None and now >= run.due_at and run.logic.dirty():
             run.checkpoint = asyncio.create_task(self._guarded(run), name=f"checkpoint {run.tp}")
 
