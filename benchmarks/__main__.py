@@ -30,6 +30,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Parts of a benchmark; repeat it")] = None,
     input: Annotated[Path | None, typer.Option(help="Readings to use, CSV or Parquet")] = None,
     history: Annotated[Path | None, typer.Option(help="File for every single run")] = None,
+    readings: Annotated[int, typer.Option(help="Length of a soak")] = 50_000_000,
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Run benchmarks; exits 0 also where a target is missed, and says so.
@@ -37,7 +38,7 @@ def main(
     A benchmark is given those of the options that it has.
     """
     given: dict[str, Any] = {"seconds": seconds, "rate": rate, "seed": seed, "runs": runs}
-    given |= {"only": only or (), "input": input, "history": history}
+    given |= {"only": only or (), "input": input, "history": history, "readings": readings}
     known = names()
     if name is not None and name not in known:
         raise typer.BadParameter(f"no benchmark {name!r}; there are {', '.join(known)}")

@@ -173,6 +173,8 @@ def _ops_service(
                         await host.tick()
 
         async def on_stop(self) -> None:
+            for host in hosts:
+                host.close()
             for companion in spec.companions:
                 await companion.stop()
 

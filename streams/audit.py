@@ -23,7 +23,7 @@ from streams.adapters.log_reader import read_all
 from streams.adapters.reading_records import RecordDecoder
 from streams.agents.window_definitions import definition_of
 from streams.core.readings import TIME_OF_RECEIPT
-from streams.core.windows import Tumbling
+from streams.core.windows import Tumbling, Window
 from streams.errors import DecodeError, DeliveryError
 from streams.history import (
     NAMES,
@@ -143,7 +143,7 @@ async def audit(settings: Settings, tenant: str | None = None) -> AuditReport:
     influx = await _count_influx(settings, tenant) if "influx" in settings.sink.targets else None
     definitions = [definition_of(window) for window in settings.windows]
     lake = _open_lake(settings.lake.absolute()) if "lake" in settings.sink.targets else None
-    return reconcile(log, [d for d in definitions if isinstance(d, Tumbling)], influx, lake)
+    return reconcile(log, definitions, influx, lake)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +161,15 @@ class Log:
 
 def reconcile(
     log: Log,
-    definitions: Sequence[Tumbling],
+    definitions: Sequence[Window],
     influx: dict[str, int] | None,
     lake: Mapping[str, Any] | None = None,
 ) -> AuditReport:
     """Compare counts; pure.
 
-    A definition is compared window by window for the metrics on which no other one outlasts
-    it: for the others a reading can be late alone, which is not seen from outside.
+    A tumbling definition is compared window by window for the metrics on which no other one, of
+    any kind, outlasts it: for the others a reading can be late alone, which is not seen from
+    outside.
 
     :param influx: ``windows`` and ``count`` as stored there; ``None`` leaves it out.
     :param lake: table or dataset of ``readings`` and ``aggregates``; ``None`` leaves it out.
@@ -235,13 +236,15 @@ def _open_lake(root: Path) -> dict[str, Any]:
 
 
 def _compare(
-    db: duckdb.DuckDBPyConnection, definitions: Sequence[Tumbling]
+    db: duckdb.DuckDBPyConnection, definitions: Sequence[Window]
 ) -> tuple[list[str], int, int]:
     """Compare each window with its readings; return problems, readings covered, in open windows."""
     metrics = [m for (m,) in db.execute("SELECT DISTINCT metric FROM classed").fetchall()]
     problems: list[str] = []
     covered = still_open = 0
     for d in definitions:
+        if not isinstance(d, Tumbling):
+            continue
         wanted = [metric for metric in metrics if _outlasts_all(d, definitions, metric)]
         rows = db.execute(
             _COMPARE,
@@ -260,12 +263,9 @@ def _compare(
     return problems, covered, still_open
 
 
-def _outlasts_all(one: Tumbling, definitions: Sequence[Tumbling], metric: str) -> bool:
-    def lasts_ms(d: Tumbling) -> int:
-        return d.size_ms + d.grace_ms + d.horizon_ms
-
-    rivals = [lasts_ms(d) for d in definitions if d.applies_to(metric)]
-    return one.applies_to(metric) and lasts_ms(one) == max(rivals)
+def _outlasts_all(one: Window, definitions: Sequence[Window], metric: str) -> bool:
+    rivals = [d.reach_ms for d in definitions if d.applies_to(metric)]
+    return one.applies_to(metric) and one.reach_ms == max(rivals)
 
 
 def _per_device(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:

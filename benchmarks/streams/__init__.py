@@ -7,18 +7,30 @@ to a topic; 4 partitions, one worker process, a real Kafka.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from benchmarks.report import Measure
-from benchmarks.streams import compare, flatness, latency
+from benchmarks.streams import (
+    checkpoints,
+    compare,
+    flatness,
+    latency,
+    restart,
+    scale,
+    soak,
+    windows,
+)
 from benchmarks.streams.data import Data, from_file, generated
 from benchmarks.streams.history import History
 from benchmarks.streams.session import Session
 
-PARTS = ("compare", "flatness", "latency")
+PARTS = (
+    *("compare", "flatness", "latency"),
+    *("checkpoints", "windows", "restart", "scale", "soak"),
+)
 _READINGS = 1_000_000
 _SHAPES = {"A": (1_000, 1_000), "B": (100_000, 10_000)}
 """Devices, and the interval in ms at which each measures: such that windows close in both."""
@@ -33,12 +45,14 @@ def run(
     only: Sequence[str] = (),
     input: Path | None = None,
     history: Path | None = None,
+    readings: int = 50_000_000,
 ) -> list[Measure]:
     """Measure, and return the figures.
 
-    :param seconds: length of the measure of latency.
+    :param seconds: length of the measures of latency and of checkpoints.
     :param only: parts of ``PARTS``; default: all.
     :param input: readings to compare on, instead of generated ones.
+    :param readings: of the soak.
     :param history: file that takes every run, a JSON object a line.
     """
     unknown = set(only) - set(PARTS)
@@ -48,12 +62,21 @@ def run(
     measures: list[Measure] = []
     with tempfile.TemporaryDirectory() as folder:
         session = Session(runs, seed, Path(folder), History(history), Console(stderr=True))
-        if "compare" in wanted:
-            measures += compare.measure(session, [from_file(input)] if input else _sets(seed))
-        if "flatness" in wanted:
-            measures += flatness.measure(session)
-        if "latency" in wanted:
-            measures += latency.measure(session, _LATENCY_PER_S, seconds)
+        parts: dict[str, Callable[[], list[Measure]]] = {
+            "compare": lambda: compare.measure(
+                session, [from_file(input)] if input else _sets(seed)
+            ),
+            "flatness": lambda: flatness.measure(session),
+            "latency": lambda: latency.measure(session, _LATENCY_PER_S, seconds),
+            "checkpoints": lambda: checkpoints.measure(session, seconds),
+            "windows": lambda: windows.measure(session),
+            "restart": lambda: restart.measure(session),
+            "scale": lambda: scale.measure(session),
+            "soak": lambda: soak.measure(session, readings),
+        }
+        for name in PARTS:
+            if name in wanted:
+                measures += parts[name]()
     return measures
 
 

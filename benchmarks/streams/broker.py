@@ -10,6 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from benchmarks.streams.data import PARTITIONS
 from streams.adapters import topic_admin
@@ -92,6 +93,9 @@ async def _committed(address: str, group: str) -> int:
     await admin.start()
     try:
         found = await admin.list_consumer_group_offsets(group)
+    except GroupCoordinatorNotAvailableError:
+        return 0  # The topic of the offsets is being made.
+    else:
         return sum(max(0, m.offset) for tp, m in found.items() if tp.topic == READINGS)
     finally:
         await admin.close()

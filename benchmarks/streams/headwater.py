@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import sys
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from benchmarks.streams.peers import Place
 from benchmarks.streams.watch import Watched
 from streams.errors import ServiceError
 from streams.services.ports import HOST, free_port
+from streams.topics import READINGS
 
 NAME = "Headwater"
 HORIZON_MS = 3_600_000
@@ -24,9 +26,11 @@ ABOUT = (
     "horizon 1 h, dedup by boot and seq, count/sum/min/max/mean/sd, closed + corrections, "
     "checkpoint 1 s"
 )
+_APP = ("-m", "streams.cli.main", "worker")
 _PATIENCE_S = 900.0
 _SETTINGS = """[worker]
 id = "{group}"
+instance_id = "{instance}"
 checkpoint_ms = 1000
 silent_ms = 3600000
 
@@ -44,18 +48,34 @@ worker_port = {port}
 
 
 class Worker:
-    """One ``headwater worker`` in a consumer group, and so with state, of its own."""
+    """One ``headwater worker``, in a group and so with state of its own unless one is given.
 
-    def __init__(self, place: Place, *, size_ms: int = WINDOW_MS) -> None:
+    :param instance: its stable name in the group, by which a restarted one has its partitions back.
+    :param app: what is run: the arguments after ``python``.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        size_ms: int = WINDOW_MS,
+        group: str | None = None,
+        instance: str = "w0",
+        app: Sequence[str] = _APP,
+    ) -> None:
         self._kafka, self._servers = place.kafka, place.servers
-        self.group = f"worker-{uuid.uuid4().hex[:12]}"
+        self.group = group or f"worker-{uuid.uuid4().hex[:12]}"
         self._port = free_port()
-        home = place.home / self.group
-        home.mkdir(parents=True)
+        home = place.home / f"{self.group}-{instance}"
+        home.mkdir(parents=True, exist_ok=True)
         settings = home / "headwater.toml"
         settings.write_text(
             _SETTINGS.format(
-                group=self.group, size_ms=size_ms, horizon_ms=HORIZON_MS, port=self._port
+                group=self.group,
+                instance=instance,
+                size_ms=size_ms,
+                horizon_ms=HORIZON_MS,
+                port=self._port,
             )
         )
         env = {
@@ -63,8 +83,8 @@ class Worker:
             "HEADWATER_STATE": str(home),
             "HEADWATER_KAFKA": place.kafka,
         }
-        command = [sys.executable, "-m", "streams.cli.main", "worker"]
-        self.child = Watched.start(command, home / "worker.log", env)
+        log = home / f"worker-{len(list(home.glob('*.log')))}.log"
+        self.child = Watched.start([sys.executable, *app], log, env)
 
     def metric(self, start: str) -> float:
         """Return the sum of all samples of ``/metrics`` whose line begins so; 0 if none."""
@@ -105,11 +125,15 @@ class Worker:
 
     def opened_s(self) -> float:
         """Return when it opened its first partition of ``readings``."""
-        return min(
-            datetime.fromisoformat(line["timestamp"]).timestamp()
+        return min(at_s for at_s, _ in self.openings())
+
+    def openings(self) -> list[tuple[float, int]]:
+        """Return when it opened which partition of ``readings``."""
+        return [
+            (datetime.fromisoformat(line["timestamp"]).timestamp(), int(line["partition"]))
             for line in _lines(self.child.log)
-            if line.get("event") == "partition opened" and line.get("topic") == "readings"
-        )
+            if line.get("event") == "partition opened" and line.get("topic") == READINGS
+        ]
 
 
 def run(place: Place, readings: int, records: int) -> Outcome:
@@ -139,5 +163,5 @@ def run(place: Place, readings: int, records: int) -> Outcome:
 
 
 def _lines(log: Path) -> list[dict[str, str]]:
-    lines = log.read_bytes().splitlines()
-    return [orjson.loads(line) for line in lines if line.startswith(b"{")]
+    lines = log.read_bytes().splitlines(keepends=True)
+    return [orjson.loads(line) for line in lines if line[:1] == b"{" and line[-2:] == b"}\n"]

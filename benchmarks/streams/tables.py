@@ -1,8 +1,8 @@
-"""The comparison as one table a form: a system a row, and what it was told to do."""
+"""Tables on the way: the comparison, a system a row; and what goes on over time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 
@@ -23,3 +23,17 @@ def table(title: str, about: Mapping[str, str], found: Mapping[str, Summary]) ->
         )
         made.add_row(system, *figures, about[system])
     return made
+
+
+def rows_of(title: str, columns: Sequence[str], rows: Iterable[Sequence[float | str]]) -> Table:
+    """Return a table of names and numbers."""
+    made = Table(*columns, title=title)
+    for row in rows:
+        made.add_row(*map(_shown, row))
+    return made
+
+
+def _shown(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.1f}" if value % 1 else f"{value:,.0f}"

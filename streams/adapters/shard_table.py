@@ -128,9 +128,16 @@ class ShardStore:
         return self.table.send_changelog(self.partition, raw, value)
 
 
-async def acknowledged(futures: Iterable[FutureMessage]) -> None:
-    """Wait for the broker's acknowledgement of each record; a failed send raises."""
-    await asyncio.gather(*futures)
+async def acknowledged(futures: Iterable[asyncio.Future[Any]]) -> None:
+    """Wait for the broker's acknowledgement of each record; a failed send raises.
+
+    Who stops waiting leaves the futures alone: Faust sets their results whenever they come.
+    """
+    waiting = list(futures)
+    if waiting:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+        for future in done:
+            future.result()
 
 
 def join_key(partition: int, key: str, incarnation: bytes, slot: int, chunk: int) -> bytes:

@@ -20,7 +20,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -65,7 +65,7 @@ class Run:
     logic: PartitionLogic
     store: ShardStore
     position: Continuity
-    pending: list[Awaitable[Any]] = field(default_factory=list)
+    pending: list[asyncio.Future[Any]] = field(default_factory=list)
     sent: asyncio.Event = field(default_factory=_set)
     """Not set while results of what was folded are on their way into *pending*."""
     checkpoint: asyncio.Task[None] | None = None
@@ -104,9 +104,12 @@ class PartitionHost:
         self._runs: dict[int, Run] = {}
         self._opening = asyncio.Lock()
         self._begin: tuple[int, Mapping[TP, Begin]] = (-1, {})
+        self._closed = False
 
     async def take(self, event: EventT[Any]) -> None:
         """Fold one batch of records and produce what the logic makes of it."""
+        if self._closed:
+            return
         message = event.message
         run = await self._run_of(message.tp, message.generation_id or 0)
         records = cast(list[LogRecord], message.value)
@@ -127,6 +130,8 @@ class PartitionHost:
 
     async def tick(self) -> None:
         """Checkpoint what is due, and append time markers to silent partitions that need time."""
+        if self._closed:
+            return
         generation = self._app.consumer_generation_id
         now = time.monotonic()
         for tp in self._app.consumer.assignment():
@@ -151,8 +156,15 @@ class PartitionHost:
         for run in self._runs.values():
             if run.checkpoint is not None:
                 run.checkpoint.cancel()
+            # Another worker tells how far behind it is, from now on.
+            _LAG.remove(self._topic, str(run.tp.partition))
         self._runs.clear()
         self._begin = (-1, {})
+
+    def close(self) -> None:
+        """End for good: a checkpoint under way would fail when its consumer stops."""
+        self._closed = True
+        self.forget()
 
     async def _follows(self, run: Run, first: int) -> bool:
         """Return whether a batch follows on what was folded; send the reader back if not."""
@@ -234,9 +246,9 @@ class PartitionHost:
             self._begin = generation, await consumer.begin_offsets({tp, *mine})
         return self._begin[1][tp]
 
-    async def _send(self, produce: Produce) -> Awaitable[Any]:
+    async def _send(self, produce: Produce) -> asyncio.Future[Any]:
         headers: Mapping[str, bytes] = produce.headers
-        return await self._app.producer.send(
+        sent = await self._app.producer.send(
             produce.topic,
             produce.key,
             produce.value,
@@ -244,6 +256,7 @@ class PartitionHost:
             timestamp=None,
             headers=dict(headers),
         )
+        return cast("asyncio.Future[Any]", sent)
 
     def _behind(self, run: Run) -> int:
         end = self._app.consumer.highwater(run.tp)
@@ -253,6 +266,8 @@ class PartitionHost:
         now = time.monotonic()
         if run.checkpoint is not None and run.checkpoint.done():
             run.checkpoint = None
+        if self._closed:
+            return
         if run.checkpoint is None and now >= run.due_at and run.logic.dirty():
             run.checkpoint = asyncio.create_task(self._guarded(run), name=f"checkpoint {run.tp}")
 
@@ -280,7 +295,7 @@ class PartitionHost:
             states, took_s = self._snapshots(run, waiting)
             busy_s += took_s
             position = min(run.logic.dirty().values(), default=stamp + 1)
-            await asyncio.gather(*pending)
+            await acknowledged(pending)
             if self._runs.get(run.tp.partition) is not run:
                 return
             written = [run.store.write(key, stamp, state) for key, state in states.items()]

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from streams.audit import Log, reconcile
-from streams.core.windows import Tumbling
+from streams.core.windows import Hopping, Tumbling
 
 MINUTE = Tumbling(name="1m", size_ms=60_000, horizon_ms=600_000)
 
@@ -82,6 +82,15 @@ def test_the_greatest_revision_counts():
     results = [result(0, 1, rank=0), result(0, 2, rank=1, offset=1), result(0, 1, rank=0, offset=2)]
     readings = [reading(0, 1_000, seq=0), reading(1, 2_000, seq=1)]
     assert reconcile(log(readings, results), [MINUTE], None).holds
+
+
+def test_a_window_that_another_one_outlasts_is_not_compared_whatever_its_kind():
+    """The second reading came too late for the minute alone, which nothing outside tells."""
+    readings = [reading(0, 1_000, seq=0), reading(1, 2_000, seq=1)]
+    both = log(readings, [result(0, 1)])
+    longer = Hopping(name="1d", size_ms=86_400_000, step_ms=3_600_000)
+    assert not reconcile(both, [MINUTE], None).holds
+    assert reconcile(both, [MINUTE, longer], None).holds
 
 
 def test_readings_that_nothing_identifies_count_each_time():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
 from faust.types import TP
+from prometheus_client import generate_latest
 
 from streams.adapters.record_batches import Begin
 from streams.agents import host as host_module
@@ -166,3 +168,36 @@ async def test_a_log_whose_first_records_have_expired_needs_no_state(setting):
     setting.consumer.begin = Begin(7, committed=False)
     await setting.host.take(batch(FIRST, 7, 8))
     assert setting.logics[0].folded == [7, 8]
+
+
+async def test_the_lag_of_a_partition_that_went_to_another_worker_is_no_longer_told(setting):
+    setting.consumer.ends = {FIRST: 7, SECOND: 7}
+    await setting.host.tick()
+    lag = 'headwater_host_lag_records{partition="1",topic="things"} 7.0'
+    assert lag in generate_latest().decode()
+    setting.host.forget()
+    setting.consumer.ends = {FIRST: 7}
+    await setting.host.tick()
+    told = generate_latest().decode()
+    assert 'headwater_host_lag_records{partition="0",topic="things"} 7.0' in told
+    assert 'headwater_host_lag_records{partition="1",topic="things"}' not in told
+
+
+async def test_a_closed_host_ends_its_checkpoint_and_begins_no_other(setting):
+    stored = []
+    await setting.host.take(batch(FIRST, 0))
+    logic = setting.logics[0]
+    logic.dirty, logic.snapshot = (lambda: {"piece": 0}), stored.append
+    await setting.host.take(batch(FIRST, 1))
+    assert checkpoints_under_way()
+    setting.host.close()
+    await asyncio.sleep(0)
+    await setting.host.take(batch(FIRST, 2))
+    await setting.host.tick()
+    assert not checkpoints_under_way()
+    assert stored == []
+    assert logic.folded == [0, 1]
+
+
+def checkpoints_under_way():
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("checkpoint")]

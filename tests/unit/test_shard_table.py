@@ -115,3 +115,17 @@ def test_a_failed_write_raises():
 
     with pytest.raises(RuntimeError, match="said no"):
         asyncio.run(run())
+
+
+async def test_who_stops_waiting_leaves_the_futures_to_who_fulfils_them():
+    sent = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(shard_table.acknowledged([sent]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    sent.set_result(None)
+
+
+async def test_there_may_be_nothing_to_wait_for():
+    await shard_table.acknowledged([])
