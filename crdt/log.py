@@ -105,6 +105,10 @@ class Log:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version not in (0, _VERSION):
             self._db.close()
-            raise LogError(f"{self._path}: has version {version}; this code reads {_VERSION}")
+            raise LogError(
+                f"{self._path}: has version {version}, this code reads {_VERSION}: it was written "
+                "by another version of Headwater; run that one here. A new edge.data would forget "
+                "what the cloud has not heard yet (docs/upgrading.md)"
+            )
         self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version={_VERSION}")

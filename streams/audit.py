@@ -282,7 +282,7 @@ def _per_device(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
 async def _read_log(settings: Settings, tenant: str | None) -> Log:
     tables: dict[str, list[pa.Table]] = {READINGS: [], AGGREGATES: []}
     verdicts: dict[str, str] = {}
-    decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows)
+    decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows, codecs=settings.codecs)
     readings = ReadingBatches(decoder, tables[READINGS].append)
     refused = 0
     async for record in read_all(settings.kafka, [*tables, *VERDICTS]):

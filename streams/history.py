@@ -313,7 +313,8 @@ async def read_history(settings: Settings, devices: Iterable[Device]) -> History
             starts[topic, partition] = behind or 0
     # Messages that a gateway refused lie in any partition.
     starts |= {(REJECTED, partition): 0 for partition in range(settings.topics.partitions)}
-    tail = Tail(wanted, RecordDecoder(settings.metrics, settings.gateway.max_rows))
+    decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows, codecs=settings.codecs)
+    tail = Tail(wanted, decoder)
     async for record in read_from(settings.kafka, starts):
         tail.add(record)
     tail.ledger = await read_ledger(settings.kafka)

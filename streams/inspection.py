@@ -56,7 +56,7 @@ async def show(
     known = [spec.name for spec in specs(settings.topics)]
     if topic not in known:
         raise HeadwaterError(f"no topic {topic!r}; the topics are {', '.join(known)}")
-    decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows)
+    decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows, codecs=settings.codecs)
     kept: deque[Row] = deque(maxlen=limit or None)
     async for record in read_all(settings.kafka, [topic]):
         kept.extend(row for row in rows(topic, record, decoder) if _wanted(row, device))

@@ -18,7 +18,7 @@ It also plays what production does to the logic: :meth:`Driver.checkpoint` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ import numpy as np
 import orjson
 
 from streams.adapters import frames
-from streams.core.readings import ABSENT, Labels, Readings
+from streams.agents.detectors import Detector
+from streams.core.readings import ABSENT, Float64, Int32, Int64, Labels, Readings
 from streams.errors import DecodeError
 from streams.ports import TIME_MARKER_HEADER, LogicFactory, PartitionLogic, Produce
 
@@ -204,3 +205,46 @@ def _rows(produce: Produce) -> list[dict[str, Any]]:
     except orjson.JSONDecodeError:
         content = None
     return [{**told, **content} if isinstance(content, dict) else {**told, "value": produce.value}]
+
+
+def check_detector(make: Callable[[], Detector], *, series: int = 3, readings: int = 400) -> None:
+    """Try whether a detector keeps its promises; see :class:`streams.agents.detectors.Detector`.
+
+    :param make: makes a new one, each time the same.
+    :raises AssertionError: if what it says of a reading depends on how readings are batched, on
+        readings that come later, or is lost with its stored state.
+    """
+    random = np.random.default_rng(7)
+    of = random.integers(0, series, readings).astype(np.int32)
+    t_ms = np.cumsum(random.integers(1, 5_000, readings))
+    value = np.where(random.random(readings) < 0.02, 1e3, random.normal(20.0, 2.0, readings))
+    whole = _scored(make(), of, t_ms, value, [readings])
+    cuts = np.sort(random.choice(np.arange(1, readings), 40, replace=False))
+    for name, ends in (("batches", [*cuts.tolist(), readings]), ("the future", [readings // 2])):
+        part = _scored(make(), of, t_ms, value, ends)
+        assert all(
+            np.array_equal(a, b[: len(a)], equal_nan=True) for a, b in zip(part, whole, strict=True)
+        ), f"what it says of a reading depends on {name}"
+    first, second = make(), make()
+    half = readings // 2
+    before = _scored(first, of[:half], t_ms[:half], value[:half], [half])
+    second.grow(series)
+    for name, kept in first.state().items():
+        second.state()[name][:series] = kept[:series]
+    after = _scored(second, of[half:], t_ms[half:], value[half:], [readings - half])
+    assert all(
+        np.array_equal(np.append(a, b), w, equal_nan=True)
+        for a, b, w in zip(before, after, whole, strict=True)
+    ), "it knows something that is not in its state"
+
+
+def _scored(
+    detector: Detector, of: Int32, t_ms: Int64, value: Float64, ends: Sequence[int]
+) -> Sequence[Float64]:
+    detector.grow(int(of.max()) + 1)
+    found, begin = [], 0
+    for end in ends:
+        rows = slice(begin, end)
+        found.append(detector.score(of[rows], t_ms[rows], value[rows]))
+        begin = end
+    return [np.concatenate(column) for column in zip(*found, strict=True)]

@@ -19,6 +19,12 @@ from streams.errors import DecodeError
 
 MAX_DEPTH = 8
 """Levels of nested objects."""
+content_type = "application/json"
+
+
+def recognises(payload: bytes) -> bool:
+    """Whether a payload may be JSON; a list may also be SenML."""
+    return payload.lstrip()[:1] in (b"{", b"[")
 
 
 def decode(payload: bytes, source: Source, received_ms: int, rows: RowBuilder) -> None:

@@ -11,6 +11,12 @@ _NUMBER = re.compile(rb"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)
 _INTEGER = re.compile(rb"[+-]?[0-9]+")
 MAX_LENGTH = 64
 """Characters of a number, spaces around it not counted."""
+content_type = "text/plain"
+
+
+def recognises(payload: bytes) -> bool:
+    """Whether a payload is a number."""
+    return _NUMBER.fullmatch(payload.strip()) is not None
 
 
 def decode(payload: bytes, source: Source, received_ms: int, rows: RowBuilder) -> None:

@@ -1,7 +1,8 @@
-"""Records of ``readings`` in any of three codecs, decoded as one batch of columns.
+"""Records of ``readings`` in any codec, decoded as one batch of columns.
 
 A record is told by its header ``content-type``: a frame, a JSON object (or a list of them), or
-a SenML pack; where the header is missing or names something else, by its first bytes. Frames
+a SenML pack, or what a codec of another package says; where the header is missing or names
+something else, by its first bytes. Frames
 name their devices; JSON and SenML come from any producer, and their records do: tenant and
 device by the key, the site by a header, the time of receipt by the log.
 
@@ -18,6 +19,7 @@ from operator import attrgetter
 import numpy as np
 
 from streams.adapters import frames, json_readings, senml
+from streams.adapters.codecs import Codecs
 from streams.adapters.json_columns import BOOT, SEQ, TIME, Block, ColumnReader, or_absent
 from streams.adapters.record_names import DEFAULT_SITE, RecordNames
 from streams.adapters.rows import RowBuilder, Source
@@ -59,7 +61,10 @@ class Form(Enum):
     """SenML."""
     LIST = auto()
     """A JSON list, which its first look tells: objects or SenML."""
+    OTHER = auto()
+    """A codec of another package, by its content type."""
     UNKNOWN = auto()
+    """A codec of another package, by its first bytes, or none."""
 
 
 _BY_TYPE = {
@@ -101,14 +106,21 @@ class RecordDecoder:
     """Decodes batches of records; one per partition, for what it remembers of keys."""
 
     def __init__(
-        self, metrics: Mapping[str, MetricSpec], max_rows: int, concat: Concat = concat_readings
+        self,
+        metrics: Mapping[str, MetricSpec],
+        max_rows: int,
+        concat: Concat = concat_readings,
+        codecs: Sequence[str] = (),
     ) -> None:
         """Make a decoder.
 
         :param metrics: the metric catalogue, for JSON and SenML.
         :param max_rows: readings that one JSON or SenML record may carry.
         :param concat: puts the readings of several records into one batch.
+        :param codecs: names of codecs of other packages that records may be in.
         """
+        self._codecs = Codecs(codecs)
+        self._types = {**_BY_TYPE, **dict.fromkeys(self._codecs.by_type, Form.OTHER)}
         self._concat = concat
         self._names = RecordNames()
         self._columns = ColumnReader(metrics, max_rows)
@@ -158,7 +170,7 @@ class RecordDecoder:
         """Return the records that may be JSON objects, their places, and sites if any is given."""
         if not any(map(_HEADERS, records)):
             return records, np.arange(len(records)), None
-        found = [at for at, record in enumerate(records) if form_of(record) is Form.OBJECT]
+        found = [at for at, record in enumerate(records) if self._form(record) is Form.OBJECT]
         found, sites = self._sited(records, found)
         return [records[at] for at in found], np.asarray(found, np.int64), sites
 
@@ -218,7 +230,7 @@ class RecordDecoder:
 
         for at in places.tolist():
             record = records[at]
-            form = form_of(record)
+            form = self._form(record)
             source: Source | None = None
             mark = self._rows.mark()
             try:
@@ -254,23 +266,33 @@ class RecordDecoder:
             codec.add_parsed(parsed, source, received_ms, rows)
         elif not value:
             raise DecodeError("empty-payload", f"the record is empty; expected {_EXPECTED}")
+        elif name := self._codec_of(form, record, value):
+            self._codecs.decode(name, value, source, received_ms, rows)
         else:
             raise DecodeError(
                 "unknown-format", f"the record begins with {value[:16]!r}; expected {_EXPECTED}"
             )
 
+    def _codec_of(self, form: Form, record: LogRecord, value: bytes) -> str | None:
+        """Return the codec of another package that is to read a record."""
+        if form is Form.OTHER:
+            return self._codecs.by_type[_type_of(record) or b""]
+        return self._codecs.recognise(value)
+
+    def _form(self, record: LogRecord) -> Form:
+        """Return how a record is to be read."""
+        kind = _type_of(record)
+        if kind in self._types:
+            return self._types[kind]
+        value = record.value or b""
+        if value[:4] == _FRAME_MAGIC:
+            return Form.FRAME
+        return _BY_FIRST.get(value.lstrip(_SPACE)[:1], Form.UNKNOWN)
+
 
 _EXPECTED = "a frame, a JSON object or a SenML pack (docs/wire.md)"
 
 
-def form_of(record: LogRecord) -> Form:
-    """Return how a record is to be read."""
+def _type_of(record: LogRecord) -> bytes | None:
     given = header(record, CONTENT_TYPE)
-    if given is not None:
-        kind = given.partition(b";")[0].strip().lower()
-        if kind in _BY_TYPE:
-            return _BY_TYPE[kind]
-    value = record.value or b""
-    if value[:4] == _FRAME_MAGIC:
-        return Form.FRAME
-    return _BY_FIRST.get(value.lstrip(_SPACE)[:1], Form.UNKNOWN)
+    return None if given is None else given.partition(b";")[0].strip().lower()

@@ -43,7 +43,7 @@ class Source:
     site: str
     device: str | None
     metric: str | None
-    format: Literal["auto", "json", "senml", "number", "frame"] = "auto"
+    format: str = "auto"
     time_field: str | None = "t_ms"
     time_unit: Literal["ms", "s", "us", "ns"] = "ms"
     seq_field: str = "seq"

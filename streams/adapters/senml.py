@@ -32,6 +32,12 @@ _CBOR_LABELS = {
     -1: "bver", -2: "bn", -3: "bt", -4: "bu", -5: "bv", -6: "bs", 0: "n", 1: "u", 2: "v",
     3: "vs", 4: "vb", 5: "s", 6: "t", 7: "ut", 8: "vd",
 }  # fmt: skip
+content_type = "application/senml+json"
+
+
+def recognises(payload: bytes) -> bool:
+    """Whether a payload may be a pack; a JSON list may also be one of plain objects."""
+    return payload.lstrip()[:1] == b"[" or 0x80 <= (payload or b"\0")[0] <= 0x9F
 
 
 def looks_like(parsed: Any) -> bool:

@@ -32,7 +32,7 @@ def decode(data: bytes) -> dict[str, Any]:
         raise StateError(
             f"stored state begins with {data[:4]!r}, expected {_MAGIC!r}: it was written by "
             "another version of Headwater; run that one, or take a new id for the process "
-            "(worker.id, rollup.id), which reads the log again (docs/upgrading.md)"
+            "(worker.id, rollup.id, alerts.id), which reads the log again (docs/upgrading.md)"
         )
     size = int.from_bytes(data[4 : 4 + _SIZE_BYTES], "big")
     try:

@@ -25,7 +25,7 @@ from streams.core.results import Scores
 from streams.core.rules import AnomalyRule, RuleBook, Series
 from streams.errors import DecodeError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
-from streams.settings import Settings, Webhook
+from streams.settings import Channel, Settings, Webhook
 from streams.topics import ALERTS, ANOMALIES, DELIVERIES
 
 STATE_KEY = "rules"
@@ -63,7 +63,7 @@ class AlertLogic:
         ]
         self._rules = {rule.name: rule for rule in rules}
         self._book = RuleBook(rules)
-        self._webhooks = settings.webhooks
+        self._endpoints: list[Webhook | Channel] = [*settings.webhooks, *settings.channels]
         self._standing: dict[tuple[str, Series], Standing] = {}
         self._clock_ms = 0
         self._next_deadline_ms = NEVER
@@ -161,15 +161,15 @@ class AlertLogic:
             body = alert.as_json()
             out.append(Produce(ALERTS, orjson.dumps(body), alert.id.encode(), self._partition))
             out += [
-                self._message(alert, body, webhook)
-                for webhook in self._webhooks
-                if webhook.takes(alert.tenant)
+                self._message(alert, body, endpoint.name)
+                for endpoint in self._endpoints
+                if endpoint.takes(alert.tenant)
             ]
         return out
 
-    def _message(self, alert: Alert, body: dict[str, Any], webhook: Webhook) -> Produce:
-        identity = message_id(alert, webhook.name)
-        entry = {"id": identity, "endpoint": webhook.name, "status": "pending", "alert": body}
+    def _message(self, alert: Alert, body: dict[str, Any], endpoint: str) -> Produce:
+        identity = message_id(alert, endpoint)
+        entry = {"id": identity, "endpoint": endpoint, "status": "pending", "alert": body}
         return Produce(DELIVERIES, orjson.dumps(entry), identity.encode(), self._partition)
 
     def _reject(self, record: LogRecord, error: DecodeError) -> Produce:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from prometheus_client import Counter
 
-from models.core.robust import RobustLevel, RobustParams
 from streams.adapters import frames, results, shard_codec
 from streams.adapters.reading_records import RecordDecoder, Refused
 from streams.adapters.rejected import rejected_record
+from streams.agents.derived import Derivations
+from streams.agents.detectors import FIRST_NAME, detector_of
 from streams.agents.verdicts import explain_rows
 from streams.agents.window_definitions import definition_of
 from streams.core import snapshots
@@ -72,14 +73,13 @@ class ReadingsLogic:
             settings.topics.shards,
         )
         self._decoder = RecordDecoder(
-            settings.metrics, settings.gateway.max_rows, self.engine.registry.concat
+            settings.metrics,
+            settings.gateway.max_rows,
+            self.engine.registry.concat,
+            settings.codecs,
         )
-        params = RobustParams(
-            half_life=settings.detection.half_life,
-            warmup=settings.detection.warmup,
-            min_spread=settings.detection.min_spread,
-        )
-        self.detector = RobustLevel(params)
+        self._derive = Derivations(settings.windows)
+        self.detector = detector_of(settings.detection)
         self.crossings = Crossings(settings.detection.emit_score)
         self._watched: dict[str, bool] = {}
         self._clock = LogClock()
@@ -116,7 +116,8 @@ class ReadingsLogic:
             return shard_codec.encode({"clock_ms": self._clock.now_ms})
         state = snapshots.snapshot(self.engine, int(key))
         series = self._series_of(int(key))
-        state["detector"] = {n: v[series] for n, v in self._detector_state().items()}
+        state["detector"] = {n: v[series] for n, v in self.detector.state().items()}
+        state["detector_name"] = self.detector.name
         state["over"] = self._over()[series]
         state["clock_ms"] = self._clock.now_ms
         return shard_codec.encode(state)
@@ -136,8 +137,10 @@ class ReadingsLogic:
         except ValueError as error:
             raise StateError(f"readings, partition {self._partition}: {error}") from error
         self._grow()
-        for name, values in self._detector_state().items():
-            values[series] = loaded["detector"][name]
+        # Another detector learns anew; what is over its bound stays so until it says otherwise.
+        if loaded.get("detector_name", FIRST_NAME) == self.detector.name:
+            for name, values in self.detector.state().items():
+                values[series] = loaded["detector"][name]
         self._over()[series] = loaded["over"]
 
     def wants_time(self) -> bool:
@@ -184,7 +187,7 @@ class ReadingsLogic:
     def _windows(self, emitted: list[WindowResults]) -> list[Produce]:
         for part in emitted:
             _RESULTS.labels(part.reason[0]).inc(len(part))
-        return [self._frame(AGGREGATES, part) for part in emitted]
+        return [self._frame(AGGREGATES, self._derive(part)) for part in emitted]
 
     def _frame(self, topic: str, content: WindowResults | Scores) -> Produce:
         value = results.encode(content, code=VERSION, settings=self._fingerprint)
@@ -224,7 +227,7 @@ class ReadingsLogic:
         at = np.flatnonzero(eligible & (r.t_ms >= before) & self._is_watched(r.metric))
         if not len(at):
             return []
-        score, expected, spread = self.detector.score(series[at], r.value[at])
+        score, expected, spread = self.detector.score(series[at], r.t_ms[at], r.value[at])
         told = self.crossings.tell(series[at], score)
         if not told.any():
             return []
@@ -235,7 +238,7 @@ class ReadingsLogic:
             site=r.site.take(at).compact(),
             device=r.device.take(at).compact(),
             metric=r.metric.take(at).compact(),
-            detector=Labels.constant(RobustLevel.NAME, len(at)),
+            detector=Labels.constant(self.detector.name, len(at)),
             t_ms=r.t_ms[at],
             received_ms=r.received_ms[at],
             kafka_ms=rows.kafka_ms[at],
@@ -262,9 +265,6 @@ class ReadingsLogic:
 
     def _over(self) -> np.ndarray[Any, Any]:
         return self.crossings.over
-
-    def _detector_state(self) -> dict[str, np.ndarray[Any, Any]]:
-        return self.detector.state()
 
     def _series_of(self, shard: int) -> np.ndarray[Any, Any]:
         reg = self.engine.registry

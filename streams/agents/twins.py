@@ -40,6 +40,8 @@ _RECORDS = Counter("headwater_worker_twin_records", "Records of twin.updates fol
 _CONFLICTS = Counter("headwater_worker_twin_conflicts", "New entries of conflict ledgers.")
 _REJECTED = Counter("headwater_worker_twin_rejected", "Refused records.", ["reason"])
 _STATE_VERSION = 1
+_CBOR_ARRAY = 4
+"""Major type (RFC 8949, 3.1)."""
 _MAX_SITES = 16
 """Sites that may sync one device."""
 
@@ -72,8 +74,7 @@ class DeviceTwin:
         """
         try:
             version, incarnation, stored, seq, entries, sessions = cbor2.loads(state)
-            if version != _STATE_VERSION:
-                raise StateError(f"a twin's state has version {version}, not {_STATE_VERSION}")
+            _check_version(version)
             replica = Replica(incarnation, reading, [stored])
         except (cbor2.CBORError, ValueError, TypeError, WireError) as error:
             raise StateError(f"a twin's stored state is damaged: {error}") from error
@@ -85,6 +86,15 @@ class DeviceTwin:
             for peer, life, applied, acked, sent, agreed, (ours, theirs) in sessions
         ]
         return DeviceTwin(replica, {session.peer: session for session in named})
+
+
+def _check_version(version: object) -> None:
+    if version != _STATE_VERSION:
+        raise StateError(
+            f"a twin's stored state has version {version}, expected {_STATE_VERSION}: it was "
+            "written by another version of Headwater; run that one, or take a new worker.id, which "
+            "reads twin.updates again as far as its retention reaches (docs/upgrading.md)"
+        )
 
 
 class TwinLogic(PartitionLogic):
@@ -128,7 +138,12 @@ class TwinLogic(PartitionLogic):
         return self._frozen[key] if twin is None else twin.freeze()
 
     def restore(self, key: str, stamp: int, state: bytes) -> None:
-        """Load a device's state; its Doc is made when a record asks for it."""
+        """Load a device's state; its Doc is made when a record asks for it.
+
+        :raises StateError: if it is of another version.
+        """
+        # The number in front: a worker that cannot read its twins says so before it begins.
+        _check_version(state[1] if len(state) > 1 and state[0] >> 5 == _CBOR_ARRAY else None)
         self._stamps[key] = stamp
         self._frozen[key] = state
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from streams.agents.derived import engine_aggregates
 from streams.core.readings import Int64
 from streams.core.windows import Calendar, Hopping, Session, Tumbling, Window
 from streams.settings import Window as WindowSettings
@@ -24,7 +25,7 @@ def definition_of(window: WindowSettings) -> Window:
         "metrics": tuple(window.metrics),
         "grace_ms": window.grace_ms,
         "horizon_ms": window.horizon_ms,
-        "aggregates": tuple(window.aggregates),
+        "aggregates": engine_aggregates(window),
     }
     if window.kind == "session":
         assert window.gap_ms is not None

@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
-from streams.alerts.sender import Outcome, Sender, body_of, signer_of
+from streams.alerts.channel import Outcome, channels_of
+from streams.alerts.sender import body_of
 from streams.log import get_logger
 from streams.settings import Settings
 from streams.topics import DELIVERIES
@@ -32,7 +32,7 @@ _log = get_logger(__name__)
 GROUP = "headwater-courier"
 _WAITING = Gauge("headwater_alerts_outbox_messages", "Messages waiting to be delivered.")
 _OLDEST = Gauge("headwater_alerts_outbox_oldest_seconds", "Age of the oldest waiting message.")
-_ATTEMPTS = Counter("headwater_alerts_attempts", "Attempts at webhooks.", ["endpoint", "outcome"])
+_ATTEMPTS = Counter("headwater_alerts_attempts", "Attempts at endpoints.", ["endpoint", "outcome"])
 _LATENCY = Histogram(
     "headwater_alerts_sensor_to_webhook_seconds",
     "From receipt of the reading to the webhook's answer.",
@@ -54,11 +54,11 @@ class Message:
 class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
     """See the module's docstring. Start it in a running loop.
 
-    :raises SettingsError: if a signing secret cannot be read.
+    :raises SettingsError: as :func:`streams.alerts.channel.channels_of`.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._signers = {w.name: signer_of(w) for w in settings.webhooks}
+        self._channels = channels_of(settings)
         self._settings = settings
         self._limits = settings.alerts
         self._waiting: dict[str, Message] = {}
@@ -71,13 +71,9 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
 
     async def start(self) -> None:
         """Connect and begin to deliver."""
-        self._client = httpx.AsyncClient(
-            follow_redirects=False, limits=httpx.Limits(max_keepalive_connections=64)
-        )
-        self._senders = {
-            w.name: Sender(w, self._signers[w.name], self._client) for w in self._settings.webhooks
-        }
-        self._gates = {name: asyncio.Semaphore(self._limits.concurrency) for name in self._senders}
+        for channel in self._channels.values():
+            await channel.open()
+        self._gates = {name: asyncio.Semaphore(self._limits.concurrency) for name in self._channels}
         self._producer = AIOKafkaProducer(
             bootstrap_servers=self._settings.kafka, acks="all", enable_idempotence=True
         )
@@ -104,7 +100,8 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._consumer.stop()
         await self._producer.stop()
-        await self._client.aclose()
+        for channel in self._channels.values():
+            await channel.close()
 
     def ready(self) -> tuple[bool, str]:
         """Whether deliveries are followed."""
@@ -204,9 +201,9 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             del self._chains[key]
 
     async def _deliver(self, message: Message) -> None:
-        sender = self._senders.get(message.endpoint)
-        if sender is None:
-            await self._bury(message, "the settings have no webhook of this name any more")
+        channel = self._channels.get(message.endpoint)
+        if channel is None:
+            await self._bury(message, "the settings have no endpoint of this name any more")
             return
         give_up_at = message.queued_ms / 1000 + self._limits.give_up_hours * 3600
         attempt = 0
@@ -216,7 +213,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 return
             async with self._gates[message.endpoint]:
                 body = body_of(message.alert, queued_ms=message.queued_ms)
-                outcome = await sender.send(message.id, body)
+                outcome = await channel.send(message.id, body)
             _ATTEMPTS.labels(message.endpoint, "ok" if outcome.delivered else "failed").inc()
             if outcome.delivered:
                 received_s = message.alert["sample"]["received_ms"] / 1000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ import httpx
 import orjson
 from standardwebhooks.webhooks import Webhook as Signer
 
+from streams.alerts.channel import Outcome
 from streams.alerts.guard import pinned_address
 from streams.errors import DeliveryError, SettingsError
 from streams.settings import Webhook
@@ -20,24 +20,26 @@ _GONE = 410
 _SUCCESS = range(200, 300)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended. ``retry_after_s`` is what the receiver asked for."""
-
-    delivered: bool
-    gone: bool = False
-    retry_after_s: float | None = None
-    reason: str = ""
-
-
 class Sender:
-    """Sends to one endpoint."""
+    """A :class:`streams.alerts.channel.Channel` to one webhook.
 
-    def __init__(self, endpoint: Webhook, signer: Signer, client: httpx.AsyncClient) -> None:
+    :raises SettingsError: if the signing secret cannot be read.
+    """
+
+    def __init__(self, endpoint: Webhook) -> None:
         self._endpoint = endpoint
-        self._client = client
         self._url = httpx.URL(endpoint.url)
-        self._signer = signer
+        self._signer = signer_of(endpoint)
+
+    async def open(self) -> None:
+        """Make the client; it connects when there is something to send."""
+        self._client = httpx.AsyncClient(
+            follow_redirects=False, limits=httpx.Limits(max_keepalive_connections=64)
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
 
     async def send(self, message_id: str, body: Mapping[str, Any]) -> Outcome:
         """Send one message; every failure is an :class:`Outcome`."""

@@ -24,11 +24,25 @@ def check(
 
     Example: headwater config check deploy/headwater.toml
     """
+    from streams.agents.readings import make_readings
+    from streams.alerts.channel import channels_of
+    from streams.extensions import GROUPS, installed
     from streams.intake.mapping import TopicMap
     from streams.settings import config_path, load
 
-    TopicMap(load(path).mappings)
-    Console().print(f"[green]✓[/] {path or config_path()} is valid")
+    settings = load(path)
+    TopicMap(settings.mappings)
+    # Loads what the settings name of other packages, and lets it judge its options.
+    make_readings(settings)(0, settings.topics.partitions)
+    channels_of(settings.model_copy(update={"webhooks": []}))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"[green]✓[/] {path or config_path()} is valid")
+    for group in GROUPS:
+        found = ", ".join(
+            one.name if one.package == "headwater" else f"{one.name} ({one.package} {one.version})"
+            for one in installed(group)
+        )
+        console.print(f"  {group.removeprefix('headwater.'):<12} {found or '-'}")
 
 
 @config.command()

@@ -51,7 +51,11 @@ class Gateway:
         self._partitions = settings.topics.partitions
         self._topics = TopicMap(settings.mappings)
         self._decoder = BatchDecoder(
-            self._topics, settings.metrics, self._limits.max_rows, self._limits.max_payload_bytes
+            self._topics,
+            settings.metrics,
+            self._limits.max_rows,
+            self._limits.max_payload_bytes,
+            settings.codecs,
         )
         identity = client_id(settings)
         self._producer = OrderedProducer(settings.kafka, identity, _WINDOW, self._partitions)

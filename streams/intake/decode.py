@@ -5,12 +5,13 @@ A message is taken or refused as a whole. Nothing here waits, logs or reads a cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from streams.adapters import frames, json_readings, plain_number, senml
+from streams.adapters.codecs import Codecs
 from streams.adapters.rejected import Original
 from streams.adapters.rows import RowBuilder, Source, check_name
 from streams.adapters.strict_json import loads
@@ -59,23 +60,24 @@ class BatchDecoder:
     """Decodes batches after the mappings and the metric catalogue of the settings."""
 
     def __init__(
-        self, topics: TopicMap, metrics: Mapping[str, MetricSpec], max_rows: int, max_bytes: int
+        self,
+        topics: TopicMap,
+        metrics: Mapping[str, MetricSpec],
+        max_rows: int,
+        max_bytes: int,
+        codecs: Sequence[str] = (),
     ) -> None:
         """Make a decoder.
 
         :param max_rows: readings that one message may carry.
         :param max_bytes: bytes that one payload may have.
+        :param codecs: names of codecs of other packages that ``auto`` recognises.
         """
         self._topics = topics
         self._rows = RowBuilder(metrics, max_rows)
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._codecs: dict[str, Callable[[bytes, Source, int, RowBuilder], None]] = {
-            "json": json_readings.decode,
-            "senml": senml.decode,
-            "number": plain_number.decode,
-            "auto": _decode_auto,
-        }
+        self._codecs = Codecs(codecs)
 
     def decode(self, messages: Sequence[Message]) -> Decoded:
         """Decode messages in order."""
@@ -110,28 +112,31 @@ class BatchDecoder:
             readings = decode_frame(payload, source, self._max_rows)
             self._flush(parts)
             parts.append(readings)
+        elif source.format == "auto":
+            self._decode_auto(payload, source, message.received_ms)
         else:
-            self._codecs[source.format](payload, source, message.received_ms, self._rows)
+            self._codecs.decode(source.format, payload, source, message.received_ms, self._rows)
+
+    def _decode_auto(self, payload: bytes, source: Source, received_ms: int) -> None:
+        first, rows = payload.lstrip(_SPACE)[:1], self._rows
+        if first == b"{":
+            json_readings.decode(payload, source, received_ms, rows)
+        elif first == b"[":
+            parsed = loads(payload)
+            codec = senml if senml.looks_like(parsed) else json_readings
+            codec.add_parsed(parsed, source, received_ms, rows)
+        elif not first:
+            raise DecodeError(
+                "empty-payload", "the payload is empty; expected JSON, SenML, a number or a frame"
+            )
+        elif name := self._codecs.recognise(payload):
+            self._codecs.decode(name, payload, source, received_ms, rows)
+        else:
+            plain_number.decode(payload, source, received_ms, rows)
 
     def _flush(self, parts: list[Readings]) -> None:
         if len(self._rows):
             parts.append(self._rows.finish())
-
-
-def _decode_auto(payload: bytes, source: Source, received_ms: int, rows: RowBuilder) -> None:
-    first = payload.lstrip(_SPACE)[:1]
-    if first == b"{":
-        json_readings.decode(payload, source, received_ms, rows)
-    elif first == b"[":
-        parsed = loads(payload)
-        codec = senml if senml.looks_like(parsed) else json_readings
-        codec.add_parsed(parsed, source, received_ms, rows)
-    elif not first:
-        raise DecodeError(
-            "empty-payload", "the payload is empty; expected JSON, SenML, a number or a frame"
-        )
-    else:
-        plain_number.decode(payload, source, received_ms, rows)
 
 
 def decode_frame(payload: bytes, source: Source, max_rows: int) -> Readings:

@@ -71,9 +71,15 @@ def judge_of(settings: Settings) -> Judge:
         max_rows=settings.gateway.max_rows,
         now_ms=now_ms(),
         decoder=lambda: BatchDecoder(
-            topics, settings.metrics, settings.gateway.max_rows, settings.gateway.max_payload_bytes
+            topics,
+            settings.metrics,
+            settings.gateway.max_rows,
+            settings.gateway.max_payload_bytes,
+            settings.codecs,
         ),
-        reader=lambda: RecordDecoder(settings.metrics, settings.gateway.max_rows),
+        reader=lambda: RecordDecoder(
+            settings.metrics, settings.gateway.max_rows, codecs=settings.codecs
+        ),
     )
 
 

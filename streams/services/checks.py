@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 from streams.errors import SettingsError
+from streams.extensions import GROUPS, installed
 from streams.services import influx, kafka
 from streams.services.cache import cache_root, is_whole
 from streams.services.ports import is_open
@@ -38,6 +39,7 @@ def examine() -> list[Item]:
     return [
         _python(),
         _settings(),
+        _extensions(),
         _memory(),
         _disk(),
         *_kafka(),
@@ -58,6 +60,16 @@ def _settings() -> Item:
     except SettingsError as error:
         return Item("settings", False, str(error), "headwater config check")
     return Item("settings", True, str(path) if path.exists() else "defaults (no headwater.toml)")
+
+
+def _extensions() -> Item:
+    """What other packages add."""
+    found = [one for group in GROUPS for one in installed(group) if one.package != "headwater"]
+    shown = ", ".join(
+        f"{one.group.removeprefix('headwater.')}: {one.name} ({one.package} {one.version})"
+        for one in found
+    )
+    return Item("extensions", True, shown or "only Headwater's own")
 
 
 def _memory() -> Item:

@@ -1,5 +1,6 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
+from streams.settings.channels import Channel
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.sections import (
     Alerts,
@@ -27,6 +28,7 @@ from streams.settings.sections import (
 
 __all__ = [
     "Alerts",
+    "Channel",
     "Detection",
     "Devices",
     "Edge",

@@ -19,6 +19,9 @@ from pydantic import ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from streams.errors import SettingsError
+from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
+from streams.settings.channels import Channel
+from streams.settings.plugged import OWN_AGGREGATE, check_installed
 from streams.settings.sections import (
     Alerts,
     Detection,
@@ -30,6 +33,7 @@ from streams.settings.sections import (
     Mapping,
     MetricSpec,
     Mqtt,
+    Name,
     Ops,
     Rollup,
     RollupProcess,
@@ -43,6 +47,8 @@ from streams.settings.sections import (
 )
 from streams.toml_lines import TomlFile, read_toml
 
+PACKAGE = "headwater"
+"""Of our own extensions."""
 _SERVERS = ("kafka", "mqtt", "influx")
 
 
@@ -68,6 +74,9 @@ class Settings(BaseSettings):
     state: Path = Path(".headwater")
     """Where local servers and small files of this clone live."""
 
+    codecs: list[Name] = []
+    """Codecs of other packages that payloads and records are recognised as, in this order, after
+    Headwater's own; a package adds one under ``headwater.codecs``."""
     topics: Topics = Topics()
     broker: Mqtt = Mqtt()
     gateway: Gateway = Gateway()
@@ -86,11 +95,17 @@ class Settings(BaseSettings):
     influxdb: Influx = Influx()
     rules: list[Rule] = [Rule(name="anomaly")]
     webhooks: list[Webhook] = []
+    channels: list[Channel] = []
     alerts: Alerts = Alerts()
     twins: Twins = Twins()
     edge: Edge = Edge()
     ops: Ops = Ops()
     log: Log = Log()
+
+    @field_validator("codecs")
+    @classmethod
+    def _are_codecs(cls, codecs: list[str]) -> list[str]:
+        return [check_installed(CODECS, name) for name in codecs]
 
     @field_validator("mqtt")
     @classmethod
@@ -104,11 +119,14 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Settings:
-        for what in ("windows", "rollups", "rules", "webhooks"):
+        for what in ("windows", "rollups", "rules", "webhooks", "channels"):
             names = [item.name for item in getattr(self, what)]
             twice = {name for name in names if names.count(name) > 1}
             if twice:
                 raise ValueError(f"{what}: the name {sorted(twice)[0]!r} is used twice")
+        both = {hook.name for hook in self.webhooks} & {way.name for way in self.channels}
+        if both:
+            raise ValueError(f"channels: {min(both)!r} is the name of a webhook, too")
         return self
 
     @model_validator(mode="after")
@@ -136,14 +154,29 @@ class Settings(BaseSettings):
         return env_settings, init_settings
 
     def fingerprint(self, *more: str) -> str:
-        """Hash of what decides results (windows, devices, detection, metrics), 12 hex digits.
+        """Hash of what decides results, 12 hex digits: windows, devices, detection, metrics, and
+        the versions of the packages that bring codecs, aggregates and the detector in use.
 
         :param more: further sections that do.
         """
         deciding = self.model_dump(
             mode="json", include={"windows", "devices", "detection", "metrics", "topics", *more}
         )
+        brought = [f"{one.group} {one.name} {one.package} {one.version}" for one in self._foreign()]
+        if brought:
+            deciding["extensions"] = brought
         return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+
+    def _foreign(self) -> list[Installed]:
+        """Return what other packages bring that decides results."""
+        aggregates = {name for window in self.windows for name in window.aggregates}
+        used = [(CODECS, name) for name in self.codecs]
+        used += [
+            (AGGREGATES, name) for name in sorted(aggregates) if not OWN_AGGREGATE.fullmatch(name)
+        ]
+        used.append((DETECTORS, self.detection.detector))
+        found = [require(group, name) for group, name in used]
+        return [one for one in found if one.package != PACKAGE]
 
 
 def config_path() -> Path:

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
-from streams.extensions import SINKS, names
+from streams.extensions import CODECS, DETECTORS, SINKS
+from streams.settings.plugged import Aggregate, Option, check_installed
 
 Ms = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
-Aggregate = Annotated[
-    str, Field(pattern=r"^(first|last|delta|rate|p(100|[0-9]{1,2}(\.[0-9]{1,3})?))$")
-]
 MAX_SLICES = 10_000
 """Of one hopping window."""
 _NEEDS = {
@@ -85,8 +89,9 @@ class Mapping(Section):
     """As ``tenant``."""
     metric: str = "{metric}"
     """As ``tenant``; for JSON it is left out, because the payload names its metrics."""
-    format: Literal["auto", "json", "senml", "number", "frame"] = "auto"
-    """``auto`` recognises the payload by its first bytes."""
+    format: Name = "auto"
+    """``auto`` recognises the payload by its first bytes; else ``json``, ``senml``, ``number``,
+    ``frame``, or a codec that a package adds under ``headwater.codecs``."""
     time: Literal["payload", "receipt"] = "payload"
     """Whether event time is in the payload or is the time of receipt."""
     time_field: str = "t_ms"
@@ -99,6 +104,11 @@ class Mapping(Section):
     """JSON field that tells starts of a device apart."""
     device_field: str | None = None
     """A field of a JSON payload that names the device, where the topic does not."""
+
+    @field_validator("format")
+    @classmethod
+    def _is_format(cls, name: str) -> str:
+        return name if name in ("auto", "frame") else check_installed(CODECS, name)
 
 
 class Gateway(Section):
@@ -167,7 +177,8 @@ class Window(Section):
     """Globs over metric names."""
     aggregates: list[Aggregate] = []
     """Beyond count, sum, min, max, mean and sd: ``first``, ``last``, ``delta``, ``rate`` (per
-    second), and quantiles such as ``p50`` or ``p99.9``, right to 1 % of their value."""
+    second), quantiles such as ``p50`` or ``p99.9``, right to 1 % of their value, and what a
+    package adds under ``headwater.aggregates``."""
     size_ms: Positive | None = None
     """Windows are half-open: [start, start + size)."""
     step_ms: Positive | None = None
@@ -259,6 +270,15 @@ class Detection(Section):
     """Scores from here on are written to ``anomalies``, and the first below."""
     min_spread: Annotated[float, Field(ge=0)] = 1e-9
     """Least spread of a series, in its own unit; keeps a flat series from alarming at noise."""
+    detector: Name = "robust-level"
+    """Ours, or one that a package adds under ``headwater.detectors``. Another one learns anew."""
+    options: dict[str, Option] = {}
+    """For a detector of another package, as its page says."""
+
+    @field_validator("detector")
+    @classmethod
+    def _is_detector(cls, name: str) -> str:
+        return check_installed(DETECTORS, name)
 
     def watches(self, metric: str) -> bool:
         """Whether a metric is scored."""
@@ -317,13 +337,7 @@ class Sink(Section):
     @field_validator("targets")
     @classmethod
     def _are_installed(cls, targets: list[str]) -> list[str]:
-        missing = [name for name in targets if name not in names(SINKS)]
-        if missing:
-            raise ValueError(
-                f"no sink named {', '.join(missing)} is installed; there are "
-                f"{', '.join(names(SINKS))} (a package adds one under {SINKS})"
-            )
-        return targets
+        return [check_installed(SINKS, name) for name in targets]
 
 
 class Influx(Section):

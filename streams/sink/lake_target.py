@@ -29,7 +29,9 @@ class LakeTarget:
     def __init__(self, settings: Settings) -> None:
         self.flush_ms = settings.sink.lake_flush_ms
         self._tables = {name: LakeTable(settings.lake.absolute(), name) for name in TABLES}
-        self._decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows)
+        self._decoder = RecordDecoder(
+            settings.metrics, settings.gateway.max_rows, codecs=settings.codecs
+        )
         self._waiting: dict[str, list[pa.Table]] = {name: [] for name in TABLES}
         self._reached: dict[str, dict[int, int]] = {name: {} for name in TABLES}
         self._rows = 0

@@ -3,5 +3,10 @@
 import sys
 
 from tests.golden import HERE, write
+from tests.golden.alerts import write_alerts
+from tests.golden.twins import write_twins
 
-write(HERE / sys.argv[1])
+folder = HERE / sys.argv[1]
+write(folder)
+write_twins(folder)
+write_alerts(folder)

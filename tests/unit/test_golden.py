@@ -1,10 +1,23 @@
 """What former versions stored is read, and gone on with, to the same results."""
 
-import pytest
+import sqlite3
+from types import SimpleNamespace
 
+import pytest
+from aiokafka import TopicPartition
+
+from crdt.core.errors import WireError
+from crdt.core.messages import decode_batch, decode_message
+from crdt.log import Log, LogError
+from streams.agents.twins import make_twins
+from streams.alerts.courier import Courier
+from streams.alerts.secrets import write_secret
 from streams.errors import StateError
 from streams.testing import Driver
+from streams.topics import DELIVERIES
 from tests.golden import END_MS, HERE, STAGES, append, play, read, rows_of
+from tests.golden import alerts as alerting
+from tests.golden import twins as twinning
 
 FOLDERS = sorted(path for path in HERE.iterdir() if (path / "readings.json.gz").exists())
 
@@ -32,9 +45,110 @@ def test_state_of_an_unknown_version_is_refused_with_what_to_do():
         logic.restore(key, stamp, b"HWS9" + bytes.fromhex(state)[4:])
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+class TestTwins:
+    def test_a_worker_goes_on_from_stored_twins(self, folder):
+        golden = twinning.read_twins(folder)
+        driver = resume(Driver(make_twins(twinning.SETTINGS)), golden, golden["updates"])
+        play(driver, golden["updates"][golden["half"] :])
+        found = twinning.states(driver)
+        assert found
+        assert found == golden["told"][-len(found) :]
+
+    def test_stored_records_give_the_same_twins_from_the_start(self, folder):
+        golden = twinning.read_twins(folder)
+        driver = Driver(make_twins(twinning.SETTINGS))
+        play(driver, golden["updates"])
+        assert twinning.states(driver) == golden["told"]
+
+    def test_an_edge_goes_on_from_its_stored_log(self, folder, tmp_path):
+        golden = twinning.read_twins(folder)
+        path = tmp_path / "twins.db"
+        path.write_bytes(bytes.fromhex(golden["log"]))
+        edge = twinning.node(path)
+        assert edge.status()["life"].startswith("edge:north:2-")
+        assert twinning.shown(edge) == golden["edge_ahead"]
+        edge.edit("fan-2", {"reported.state": "off"}, ())
+        edge.close()
+        edge = twinning.node(path)
+        assert twinning.shown(edge) != golden["edge_ahead"]
+        assert "'off'" in str(edge.view("fan-2"))
+        edge.close()
+
+    def test_an_edge_reads_what_a_former_cloud_said(self, folder, tmp_path):
+        golden = twinning.read_twins(folder)
+        assert golden["edge"] != golden["edge_ahead"]
+        edge = twinning.node(tmp_path / "new.db")
+        path = tmp_path / "twins.db"
+        path.write_bytes(bytes.fromhex(golden["log"]))
+        edge.close()
+        edge = twinning.node(path)
+        for envelope in golden["down"]:
+            edge.hear(bytes.fromhex(envelope))
+        assert twinning.shown(edge) == golden["shown"]
+        edge.close()
+
+    def test_twins_of_an_unknown_version_are_refused_with_what_to_do(self, folder, tmp_path):
+        golden = twinning.read_twins(folder)
+        key, (stamp, state) = next(iter(golden["states"].items()))
+        newer = bytearray.fromhex(state)
+        newer[1] += 1
+        with pytest.raises(StateError, match=r"version 2, expected 1: .* new worker\.id"):
+            make_twins(twinning.SETTINGS)(0, 1).restore(key, stamp, bytes(newer))
+        path = tmp_path / "twins.db"
+        path.write_bytes(bytes.fromhex(golden["log"]))
+        with sqlite3.connect(path) as database:
+            database.execute("PRAGMA user_version=2")
+        database.close()
+        with pytest.raises(LogError, match=r"version 2, this code reads 1: .* run that one here"):
+            Log(path)
+
+    def test_messages_of_an_unknown_version_are_refused(self, folder):
+        envelope = bytes.fromhex(twinning.read_twins(folder)["down"][0])
+        (_, message), *_ = decode_batch(envelope)
+        for read_it, data in ((decode_batch, envelope), (decode_message, message)):
+            newer = bytearray(data)
+            newer[1] += 1
+            with pytest.raises(WireError, match=r"version 1|expected \[1"):
+                read_it(bytes(newer))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+class TestAlerts:
+    def test_alerts_go_on_from_stored_state(self, folder):
+        golden = alerting.read_alerts(folder)
+        driver = resume(alerting.driver(), golden, golden["input"])
+        play(driver, golden["input"][golden["half"] :])
+        assert golden["told"]
+        assert rows_of(driver) == golden["told"]
+
+    def test_alerts_of_an_unknown_version_are_refused_with_what_to_do(self, folder):
+        golden = alerting.read_alerts(folder)
+        key, (stamp, state) = next(iter(golden["states"].items()))
+        with pytest.raises(StateError, match=r"another version of Headwater.*alerts\.id"):
+            alerting.driver().logic.restore(key, stamp, b"HWS9" + bytes.fromhex(state)[4:])
+
+    def test_the_courier_reads_a_stored_outbox(self, folder, tmp_path):
+        golden = alerting.read_alerts(folder)
+        write_secret(tmp_path / "secret")
+        courier = Courier(alerting.settings(tmp_path / "secret"))
+        courier._catching_up = {TopicPartition(DELIVERIES, 0): 1}
+        for key, value in golden["outbox"]:
+            courier._take(
+                SimpleNamespace(
+                    key=bytes.fromhex(key), value=bytes.fromhex(value), partition=0, timestamp=5
+                )
+            )
+        assert len(courier._waiting) == len(golden["outbox"]) > 0
+        assert {message.endpoint for message in courier._waiting.values()} == {"hook"}
+
+
 def resumed(stage, golden):
-    driver = Driver(stage.factory)
-    append(driver, golden["input"][: golden["half"]])
+    return resume(Driver(stage.factory), golden, golden["input"])
+
+
+def resume(driver, golden, records):
+    append(driver, records[: golden["half"]])
     driver.stored = {
         key: (at, bytes.fromhex(state)) for key, (at, state) in golden["states"].items()
     }

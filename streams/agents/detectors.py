@@ -1,0 +1,102 @@
+"""Detectors by name: ours, and those of other packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.core.robust import SCORE_MAX, RobustLevel, RobustParams
+from streams.core.readings import Float64, Int32, Int64
+from streams.errors import SettingsError
+from streams.extensions import DETECTORS, load, require
+from streams.settings import Detection
+
+FIRST_NAME = RobustLevel.NAME
+"""Whose state it is where stored state does not say: there was one detector then."""
+Scored = tuple[Float64, Float64, Float64]
+
+
+class Detector(Protocol):
+    """Scores the accepted numbers of many series, each against what came before it.
+
+    Causal and deterministic: it knows no clock and no randomness, and what it says of a reading
+    is the same, to the bit, however readings are batched
+    (:func:`streams.testing.check_detector` tries that).
+    """
+
+    @property
+    def name(self) -> str:
+        """Name and version, such as ``robust-level/1``: it is in every anomaly. State that was
+        stored under another name is not read."""
+        ...
+
+    def grow(self, series: int) -> None:
+        """Make room for series indices below *series*; new ones know nothing."""
+        ...
+
+    def state(self) -> Mapping[str, NDArray[Any]]:
+        """Return the live arrays by name, each with a row per series (or more): what a snapshot
+        reads and a restore writes into."""
+        ...
+
+    def score(self, series: Int32, t_ms: Int64, value: Float64) -> Scored:
+        """Score readings in order of arrival, and learn them.
+
+        :param series: int32[n]. :param t_ms: int64[n], event time, never before that of the same
+            series' last one. :param value: float64[n], finite.
+        :returns: score (0 = as usual, larger = stranger), expected and spread, float64[n] each.
+        """
+        ...
+
+
+class _RobustLevel:
+    """:class:`models.core.robust.RobustLevel`, which asks for no time."""
+
+    name = RobustLevel.NAME
+
+    def __init__(self, params: RobustParams) -> None:
+        self._level = RobustLevel(params)
+        self.grow, self.state = self._level.grow, self._level.state
+
+    def score(self, series: Int32, t_ms: Int64, value: Float64) -> Scored:
+        return self._level.score(series, value)
+
+
+def robust_level(settings: Detection) -> Detector:
+    """Return our detector.
+
+    :raises SettingsError: if options are given: it has none.
+    """
+    if settings.options:
+        raise SettingsError("detection.options: robust-level has none; its settings are beside it")
+    return _RobustLevel(RobustParams(settings.half_life, settings.warmup, settings.min_spread))
+
+
+class _Checked:
+    """A detector of another package: what it gives is checked."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self.name = str(detector.name)
+        self.grow, self.state = detector.grow, detector.state
+
+    def score(self, series: Int32, t_ms: Int64, value: Float64) -> Scored:
+        found = self._detector.score(series, t_ms, value)
+        score, expected, spread = (np.asarray(each, np.float64) for each in found)
+        if not score.shape == expected.shape == spread.shape == value.shape:
+            raise ValueError(f"the detector {self.name} gave other numbers of scores than readings")
+        # No score is no alarm.
+        return np.clip(np.nan_to_num(score, nan=0.0), 0.0, SCORE_MAX), expected, spread
+
+
+def detector_of(settings: Detection) -> Detector:
+    """Return the detector that the settings name.
+
+    :raises SettingsError: if it cannot be loaded, or its options are wrong.
+    """
+    made: Detector = load(DETECTORS, settings.detector)(settings)
+    own = require(DETECTORS, settings.detector).package == "headwater"
+    return made if own else _Checked(made)
