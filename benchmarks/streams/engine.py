@@ -27,6 +27,8 @@ RULES = DeviceRules(
     idle_final_ms=_YEARS_MS,
     max_seq_holes=1_024,
     max_identities=1_000_000,
+    max_devices=1_000_000,
+    max_metrics=1_000,
 )
 
 
