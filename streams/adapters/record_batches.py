@@ -120,7 +120,9 @@ class Consumer(base.Consumer):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
-                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                end = self.highwater(tp)
+                if end is not None:
+                    self.app.monitor.track_tp_end_offset(tp, end)
                 yield tp, message
 
     def _messages(self, records: Mapping[TP, list[Any]]) -> Iterable[tuple[TP, Message]]:
@@ -186,11 +188,24 @@ class Consumer(base.Consumer):
 
     def reached(self, tp: TP) -> int | None:
         """Return the offset that fetching has reached, ``None`` before it has begun."""
+        state = self._state_of(tp)
+        return int(state.position) if state is not None and state.has_valid_position else None
+
+    def highwater(self, tp: TP) -> int | None:  # type: ignore[override]
+        """Return the end offset that the last fetch told, ``None`` where there was none.
+
+        A partition that went to another worker a moment ago has none: a rebalance goes on in
+        another thread, and aiokafka would fail an assertion.
+        """
+        state = self._state_of(tp)
+        return state.highwater if state is not None else None
+
+    def _state_of(self, tp: TP) -> Any:
         subscription = self._thread._ensure_consumer()._subscription.subscription
-        if subscription is None or tp not in subscription.assignment.tps:
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or tp not in assignment.tps:
             return None
-        state = subscription.assignment.state_value(tp)
-        return int(state.position) if state.has_valid_position else None
+        return assignment.state_value(tp)
 
     async def commit_position(self, tp: TP, offset: int) -> bool:
         """Commit *offset* as the next to read, if the partition is still ours.
