@@ -21,7 +21,7 @@ pausing under back-pressure and seeking are the base driver's.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -29,7 +29,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from faust.transport.drivers import aiokafka as base
 from faust.types import TP, Message
 from faust.types.transports import ConsumerT, ProducerT
-from faust.types.tuples import ConsumerMessage
+from faust.types.tuples import ConsumerMessage, RecordMetadata
 
 _NEITHER_LOST_NOR_REPEATED: dict[str, Any] = {"acks": "all", "enable_idempotence": True}
 
@@ -129,7 +129,9 @@ class Consumer(base.Consumer):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
-                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                end = self.highwater(tp)
+                if end is not None:
+                    self.app.monitor.track_tp_end_offset(tp, end)
                 yield tp, message
 
     def _messages(self, records: Mapping[TP, list[Any]]) -> Iterable[tuple[TP, Message]]:
@@ -197,11 +199,24 @@ class Consumer(base.Consumer):
 
     def reached(self, tp: TP) -> int | None:
         """Return the offset that fetching has reached, ``None`` before it has begun."""
+        state = self._state_of(tp)
+        return int(state.position) if state is not None and state.has_valid_position else None
+
+    def highwater(self, tp: TP) -> int | None:  # type: ignore[override]
+        """Return the end offset that the last fetch told, ``None`` where there was none.
+
+        A partition that went to another worker a moment ago has none: a rebalance goes on in
+        another thread, and aiokafka would fail an assertion.
+        """
+        state = self._state_of(tp)
+        return state.highwater if state is not None else None
+
+    def _state_of(self, tp: TP) -> Any:
         subscription = self._thread._ensure_consumer()._subscription.subscription
-        if subscription is None or tp not in subscription.assignment.tps:
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or tp not in assignment.tps:
             return None
-        state = subscription.assignment.state_value(tp)
-        return int(state.position) if state.has_valid_position else None
+        return assignment.state_value(tp)
 
     async def commit_position(self, tp: TP, offset: int) -> bool:
         """Commit *offset* as the next to read, if the partition is still ours.
@@ -212,7 +227,23 @@ class Consumer(base.Consumer):
 
 
 class Producer(base.Producer):
-    """An idempotent producer: retries neither repeat nor reorder."""
+    """An idempotent producer: retries neither repeat nor reorder.
+
+    aiokafka begins with the metadata of all topics, and from the first topic on that is missing
+    in it, asks for those alone that it was told of. A record on its way to another topic then
+    waits until the next one to that topic, and all checkpoints with it. So every topic is told.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._told: set[str] = set()
+
+    async def send(self, topic: str, *args: Any, **kwargs: Any) -> Awaitable[RecordMetadata]:
+        """Send as Faust's producer does, to a topic that the client keeps in view."""
+        if topic not in self._told:
+            self._ensure_producer().client.add_topic(topic)
+            self._told.add(topic)
+        return await super().send(topic, *args, **kwargs)
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), **_NEITHER_LOST_NOR_REPEATED}

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import IllegalStateError
 from faust.types import TP, EventT
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -138,6 +139,8 @@ class PartitionHost:
             if tp.topic != self._topic:
                 continue
             run = await self._run_of(tp, generation)
+            if tp not in self._app.consumer.assignment():
+                return  # It went to another worker meanwhile; the next tick sees what is left.
             behind = self._behind(run)
             _LAG.labels(self._topic, str(run.tp.partition)).set(behind)
             self._maybe_checkpoint(run)
@@ -200,7 +203,10 @@ class PartitionHost:
     async def _read_again(self, run: Run) -> None:
         _REREAD.labels(self._topic).inc()
         _log.info("reading again", tp=str(run.tp), expected=run.position.expected)
-        await self._app.consumer.seek_wait({run.tp: run.position.expected})
+        try:
+            await self._app.consumer.seek_wait({run.tp: run.position.expected})
+        except IllegalStateError:
+            _log.info("not ours any more", tp=str(run.tp))
 
     async def _run_of(self, tp: TP, generation: int) -> Run:
         async with self._opening:

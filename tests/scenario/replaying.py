@@ -77,7 +77,7 @@ def found_equal(kafka: str, settings: Settings, *, within_s: float = 60.0) -> Fo
 
     :raises AssertionError: with the number of differences and the first of them, if it does not.
     """
-    left: list[Any] = ["nothing yet"]
+    left: list[Any] = []
     found: Found = ({}, {})
 
     def equal() -> bool:
@@ -97,5 +97,7 @@ def found_equal(kafka: str, settings: Settings, *, within_s: float = 60.0) -> Fo
     try:
         eventually(equal, within_s=within_s, every_s=2.0)
     except AssertionError as error:
+        if not left:
+            raise
         raise AssertionError(f"{len(left)} differences: {left[:3]}") from error
     return found

@@ -6,6 +6,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 from prometheus_client import generate_latest
 
@@ -168,6 +169,27 @@ async def test_a_log_whose_first_records_have_expired_needs_no_state(setting):
     setting.consumer.begin = Begin(7, committed=False)
     await setting.host.take(batch(FIRST, 7, 8))
     assert setting.logics[0].folded == [7, 8]
+
+
+async def test_a_partition_that_goes_while_a_tick_looks_at_it_ends_the_tick(setting):
+    async def lose(tps):
+        del setting.consumer.ends[SECOND]
+        return dict.fromkeys(tps, Begin(0, committed=False))
+
+    setting.consumer.assignment = lambda: [tp for tp in (SECOND,) if tp in setting.consumer.ends]
+    setting.consumer.begin_offsets = lose
+    await setting.host.tick()
+    assert setting.consumer.ends == {FIRST: 0}
+
+
+async def test_a_partition_that_is_another_workers_is_not_sought_in(setting):
+    async def refuse(offsets):
+        raise IllegalStateError("No current assignment for partition")
+
+    setting.consumer.seek_wait = refuse
+    await setting.host.take(batch(FIRST, 0))
+    await setting.host.take(batch(FIRST, 5))
+    assert setting.logics[0].folded == [0]
 
 
 async def test_the_lag_of_a_partition_that_went_to_another_worker_is_no_longer_told(setting):

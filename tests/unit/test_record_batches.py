@@ -149,3 +149,18 @@ async def test_a_fetch_that_asks_only_silent_partitions_does_not_hold_up_the_oth
     thread = object.__new__(record_batches._Thread)
     assert thread._create_worker_consumer(None)._fetch_max_wait_ms <= 100
     await made.stop()
+
+
+def test_the_end_of_a_partition_is_told_only_while_it_is_ours(consumer):
+    held = {BATCHES: SimpleNamespace(highwater=9)}
+    assignment = SimpleNamespace(tps=held.keys(), state_value=held.get)
+    below = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+    consumer._thread = SimpleNamespace(
+        _ensure_consumer=lambda: SimpleNamespace(_subscription=below)
+    )
+    assert consumer.highwater(BATCHES) == 9
+    assert consumer.highwater(PLAIN) is None
+    below.subscription.assignment = None
+    assert consumer.highwater(BATCHES) is None
+    below.subscription = None
+    assert consumer.highwater(BATCHES) is None
