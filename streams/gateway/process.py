@@ -118,6 +118,7 @@ class Gateway:
             return
         beginning = asyncio.create_task(self._begin(), name="config")
         if not await self._unless_stopped(beginning):
+            await self._producer.stop()
             return
         # The broker sends only once Kafka is there to take it.
         confirming = asyncio.create_task(self._producer.run(), name="confirm")
