@@ -33,9 +33,7 @@ from streams.settings import Mqtt
 _log = get_logger(__name__)
 _READS_PER_TURN = 8
 _MISC_S = 1.0
-_RETRY_MIN_S = 0.2
-_RETRY_MAX_S = 10.0
-_CONNECT_S = 10.0
+_RETRY_MIN_S, _RETRY_MAX_S, _CONNECT_S = 0.2, 10.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,24 +260,22 @@ class Link:
 
     @property
     def subscribed(self) -> bool:
-        """Whether the broker has confirmed all subscriptions of this connection."""
+        """Whether the broker has confirmed all subscriptions."""
         return not self._awaited and not self.why_not_ready
 
     def change_filters(self, filters: Sequence[tuple[str, int]]) -> None:
         """Subscribe to what is new; :attr:`subscribed` says when the broker has confirmed it."""
         new = [each for each in filters if each not in self._session.filters]
         self._session = replace(self._session, filters=tuple(filters))
-        if self._reading_fd >= 0 and not self._gone.is_set():
-            self._subscribe(self._client, new)
-            self._flush()
+        self._subscribe(self._client, new if self._reading_fd >= 0 else ())
+        self._flush()
 
     def unsubscribe(self, filters: Sequence[str]) -> None:
         """Have no more messages of some filters; what was delivered already still comes."""
-        if self._reading_fd >= 0 and not self._gone.is_set():
-            for topic_filter in filters:
-                self._client.unsubscribe(f"$share/{self._session.group}/{topic_filter}")
+        for topic_filter in filters if self._reading_fd >= 0 else ():
+            self._client.unsubscribe(f"$share/{self._session.group}/{topic_filter}")
             self._client.loop_write()
-            self._flush()
+        self._flush()
 
     def disconnect(self) -> None:
         """Say good-bye; the broker keeps the session."""
