@@ -13,7 +13,7 @@ import mode
 from streams import collector
 from streams.adapters import rocks_store
 from streams.adapters.shard_table import CHANGELOG_CONFIG, ShardTable
-from streams.agents.host import HostOptions, PartitionHost
+from streams.agents.host import BeforeFold, HostOptions, PartitionHost
 from streams.log import get_logger
 from streams.ops import ops_app, serve
 from streams.ports import LogicFactory
@@ -29,6 +29,8 @@ class AgentSpec:
 
     topic: str
     factory: LogicFactory
+    before_fold: BeforeFold | None = None
+    """Awaited with the records that are about to be folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ def _attach(
         options=dict(rocks_store.OPTIONS),
     )
     app.tables.add(table)
-    host = PartitionHost(app, agent.topic, agent.factory, table, options)
+    host = PartitionHost(
+        app, agent.topic, agent.factory, table, options, before_fold=agent.before_fold
+    )
     source = app.topic(
         agent.topic,
         value_type=bytes,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from streams.adapters.config_log import Documents, begin
 from streams.agents.host import HostOptions
 from streams.agents.rollups import make_groups, make_partials
 from streams.app import AgentSpec, AppSpec, build, run
@@ -13,6 +16,7 @@ from streams.topics import AGGREGATES, ROLLUPS_PARTIAL
 def main(settings: Settings) -> None:
     """Run until SIGTERM; several with the same ``rollup.id`` share the partitions."""
     configure(settings.log, "rollup")
+    settings = asyncio.run(begin(settings, Documents()))
     spec = AppSpec(
         name="rollup",
         id=settings.rollup.id,

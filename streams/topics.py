@@ -21,6 +21,7 @@ TWIN_STATE = "twin.state"
 TWIN_DOWN = "twin.down"
 ALERTS = "alerts"
 DELIVERIES = "deliveries"
+CONFIG = "config"
 
 _HOUR_MS = 3_600_000
 _SEGMENT_HOURS = 336
@@ -74,6 +75,7 @@ def specs(settings: Topics) -> list[TopicSpec]:
         TWIN_STATE: compacted,
         TWIN_DOWN: retained,
         ALERTS: compacted,
+        CONFIG: compacted,
         DELIVERIES: {**compacted, "message.timestamp.type": "LogAppendTime"},
     }
     return [

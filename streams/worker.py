@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
+from streams.adapters.config_log import Documents, begin
 from streams.agents.host import HostOptions
 from streams.agents.readings import make_readings
 from streams.agents.twins import make_twins
@@ -14,12 +18,18 @@ from streams.topics import READINGS, TWIN_UPDATES
 def main(settings: Settings) -> None:
     """Run a worker until SIGTERM; several with the same ``worker.id`` share the partitions."""
     configure(settings.log, "worker")
+    documents = Documents()
+    asyncio.run(begin(settings, documents, note=True))
     spec = AppSpec(
         name="worker",
         id=settings.worker.id,
         instance_id=settings.worker.instance_id,
         agents=[
-            AgentSpec(READINGS, make_readings(settings)),
+            AgentSpec(
+                READINGS,
+                make_readings(settings, documents),
+                partial(documents.learn, settings.kafka),
+            ),
             AgentSpec(TWIN_UPDATES, make_twins(settings)),
         ],
         ops_port=settings.ops.worker_port,

@@ -20,7 +20,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -47,6 +47,7 @@ _MISSING = Counter(
     "headwater_host_missing_offsets", "Offsets that the log no longer holds.", ["topic"]
 )
 _MARKERS = Counter("headwater_host_time_markers", "Time markers appended.", ["topic"])
+BeforeFold = Callable[[Sequence[LogRecord]], Awaitable[None]]
 _MOST_OF_TIME = 0.1
 """Share of the time that snapshots of all partitions may take: beyond it they come less often."""
 
@@ -96,12 +97,19 @@ class PartitionHost:
         factory: LogicFactory,
         table: ShardTable,
         options: HostOptions,
+        *,
+        before_fold: BeforeFold | None = None,
     ) -> None:
+        """Make a host.
+
+        :param before_fold: awaited with what is about to be folded.
+        """
         self._app = app
         self._topic = topic
         self._factory = factory
         self._table = table
         self._options = options
+        self._before_fold = before_fold
         self._runs: dict[int, Run] = {}
         self._opening = asyncio.Lock()
         self._begin: tuple[int, Mapping[TP, Begin]] = (-1, {})
@@ -119,6 +127,10 @@ class PartitionHost:
         fresh = _from(records, run.position.expected)
         if not fresh:
             return
+        if self._before_fold is not None:
+            await self._before_fold(fresh)
+            if self._runs.get(message.tp.partition) is not run:
+                return
         made = run.logic.fold(fresh)
         run.position.advance(fresh[-1].offset + 1)
         run.heard_at = time.monotonic()

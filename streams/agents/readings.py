@@ -14,8 +14,10 @@ import numpy as np
 from prometheus_client import Counter
 
 from streams.adapters import frames, results, shard_codec
+from streams.adapters.config_log import Documents, marker_of
 from streams.adapters.reading_records import RecordDecoder, Refused
 from streams.adapters.rejected import rejected_record
+from streams.agents.changing import Course, Told, adapted, contradicts, since_now, united
 from streams.agents.derived import Derivations
 from streams.agents.detectors import FIRST_NAME, detector_of
 from streams.agents.verdicts import explain_rows
@@ -30,11 +32,14 @@ from streams.core.registry import NEVER
 from streams.core.results import Scores, WindowResults
 from streams.core.segments import running_max_before
 from streams.errors import StateError
+from streams.log import get_logger
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
-from streams.settings import Settings
+from streams.settings import Settings, Window
+from streams.settings.applied import in_force, newest
 from streams.topics import AGGREGATES, ANOMALIES, READINGS
 from streams.version import VERSION
 
+_log = get_logger(__name__)
 PARTITION_KEY = "partition"
 """State key of what belongs to no device: the partition's clock."""
 
@@ -45,11 +50,15 @@ _BEYOND = Counter("headwater_worker_readings_beyond_limit", "Readings refused by
 _POISON = Counter("headwater_worker_poison_records", "Records of readings that were refused.")
 
 
-def make_readings(settings: Settings) -> LogicFactory:
-    """Return the factory of the readings logic for these settings."""
+def make_readings(settings: Settings, documents: Documents | None = None) -> LogicFactory:
+    """Return the factory of the readings logic for these settings.
+
+    :param documents: what the topic ``config`` holds; more may come while the logic runs.
+    """
+    known = Documents() if documents is None else documents
 
     def factory(partition: int, partitions: int) -> PartitionLogic:
-        return ReadingsLogic(settings, partition, partitions)
+        return ReadingsLogic(settings, partition, partitions, known)
 
     return factory
 
@@ -57,34 +66,53 @@ def make_readings(settings: Settings) -> LogicFactory:
 class ReadingsLogic:
     """``readings`` in, in any codec; ``aggregates``, ``anomalies`` and what was refused out."""
 
-    def __init__(self, settings: Settings, partition: int, partitions: int) -> None:
+    def __init__(
+        self, settings: Settings, partition: int, partitions: int, documents: Documents
+    ) -> None:
         self._partition = partition
         self._headers = {
             "content-type": frames.CONTENT_TYPE,
             "hw-partitions": str(partitions).encode(),
         }
+        self._documents = documents
+        base = newest(documents.values())
+        self._settings = in_force(settings, base)
         self._max_bytes = settings.gateway.max_rejected_bytes
-        self._fingerprint = settings.fingerprint()
         self._detection = settings.detection
-        definitions = [definition_of(window) for window in settings.windows]
+        self._watched: dict[str, bool] = {}
+        self._clock = LogClock()
+        self._stamp = -1
+        self._dirty_since = NEVER
+        self._told = Told()
+        self._course = Course(documents, base, settings.topics.shards)
+        self._build(self._settings.windows)
+
+    def _build(self, windows: Sequence[Window]) -> None:
+        """Begin with empty state and these windows."""
+        settings = self._settings
+        self._windows = list(windows)
         self.engine = StreamEngine(
-            definitions,
+            [definition_of(window) for window in windows],
             DeviceRules(**settings.devices.model_dump()),
             settings.topics.shards,
         )
+        self._derive = Derivations(windows)
+        self.detector = detector_of(settings.detection)
+        self.crossings = Crossings(settings.detection.emit_score)
+        self._adopt(settings)
+
+    def _adopt(self, settings: Settings) -> None:
+        """Take the catalogue and the fingerprint of settings."""
+        self._settings = settings
+        self._adopted = self._course.partition_id
+        self._fingerprint = settings.fingerprint()
         self._decoder = RecordDecoder(
             settings.metrics,
             settings.gateway.max_rows,
             self.engine.registry.concat,
             settings.codecs,
         )
-        self._derive = Derivations(settings.windows)
-        self.detector = detector_of(settings.detection)
-        self.crossings = Crossings(settings.detection.emit_score)
-        self._watched: dict[str, bool] = {}
-        self._clock = LogClock()
-        self._stamp = -1
-        self._dirty_since = NEVER
+        self._in_force = self._course.names(self._windows)
 
     # -- PartitionLogic -----------------------------------------------------------------
 
@@ -97,7 +125,8 @@ class ReadingsLogic:
         for at in [at for at, record in enumerate(records) if is_time_marker(record)]:
             out += self._fold_records(records[begin:at])
             self._read_clock(records[at : at + 1])
-            out += self._windows(self.engine.advance(self._clock.now_ms, records[at].offset))
+            out += self._emit(self.engine.advance(self._clock.now_ms, records[at].offset))
+            self._change(records[at])
             begin = at + 1
         return out + self._fold_records(records[begin:] if begin else records)
 
@@ -113,14 +142,21 @@ class ReadingsLogic:
         """Return the state of a shard, or of the partition itself, and mark it clean."""
         if key == PARTITION_KEY:
             self._dirty_since = NEVER
-            return shard_codec.encode({"clock_ms": self._clock.now_ms})
-        state = snapshots.snapshot(self.engine, int(key))
-        series = self._series_of(int(key))
+            return shard_codec.encode(
+                {"clock_ms": self._clock.now_ms, "config": self._course.partition_id}
+            )
+        return shard_codec.encode(self._state_of(int(key)))
+
+    def _state_of(self, shard: int) -> dict[str, Any]:
+        state = snapshots.snapshot(self.engine, shard)
+        series = self._series_of(shard)
         state["detector"] = {n: v[series] for n, v in self.detector.state().items()}
         state["detector_name"] = self.detector.name
         state["over"] = self._over()[series]
         state["clock_ms"] = self._clock.now_ms
-        return shard_codec.encode(state)
+        state["config"] = self._course.id_of(shard)
+        state["since"] = self._told.of_shard(self.engine, shard)
+        return state
 
     def restore(self, key: str, stamp: int, state: bytes) -> None:
         """Load a snapshot.
@@ -129,19 +165,69 @@ class ReadingsLogic:
         """
         loaded = shard_codec.decode(state)
         self._clock.learn(stamp, loaded["clock_ms"])
-        if key == PARTITION_KEY:
-            self._stamp = stamp
-            return
         try:
-            series = snapshots.restore(self.engine, int(key), stamp, loaded)
+            shard = None if key == PARTITION_KEY else int(key)
+            more = self._course.join(shard, loaded)
+            if contradicts(self._windows, more):
+                raise StateError("a window has another definition than the topic config has")
+            if len(windows := united(self._windows, more)) > len(self._windows):
+                self._rebuild(windows)
+            if shard is None:
+                self._stamp = stamp
+            else:
+                self._told.restore(loaded.get("since", {}))
+                if self._course.may_differ:
+                    loaded = adapted(loaded, self._windows, self._settings.topics.shards)
+                self._load(shard, stamp, loaded)
         except ValueError as error:
             raise StateError(f"readings, partition {self._partition}: {error}") from error
+        if self._course.partition_id != self._adopted:
+            self._adopt(in_force(self._settings, self._course.of_partition))
+
+    def _load(self, shard: int, stamp: int, loaded: dict[str, Any]) -> None:
+        series = snapshots.restore(self.engine, shard, stamp, loaded)
         self._grow()
         # Another detector learns anew; what is over its bound stays so until it says otherwise.
         if loaded.get("detector_name", FIRST_NAME) == self.detector.name:
             for name, values in self.detector.state().items():
                 values[series] = loaded["detector"][name]
         self._over()[series] = loaded["over"]
+
+    # -- settings that change --------------------------------------------------------------
+
+    def _change(self, record: LogRecord) -> None:
+        """Take the settings that a marker names, for the shards that stand before it."""
+        document = self._documents.get(marker_of(record) or "")
+        if document is None or document.revision == 0:
+            return
+        stamps = self.engine.stamps
+        live = [s for s in self._course.before(document) if stamps[s] < record.offset]
+        if not live:
+            return
+        if contradicts(self._windows, document.windows()):
+            _log.error("not taken: a window has another definition here", document=document.id)
+            return
+        for shards, added in self._course.added(live, document, self._windows):
+            self._told.learn(since_now(self.engine, added, shards.__contains__))
+        self._course.move(live, document)
+        self._rebuild(united(*self._course.windows()))
+        self._told.forget_all_but([window.name for window in self._windows])
+        self._adopt(in_force(self._settings, document))
+        # Every shard is stored with what it has now before the position may pass the marker.
+        np.minimum(self.engine.dirty_since, record.offset, out=self.engine.dirty_since)
+        self._dirty_since = min(self._dirty_since, record.offset)
+        _log.info("settings changed", partition=self._partition, document=document.id)
+
+    def _rebuild(self, windows: Sequence[Window]) -> None:
+        """Put all state into an engine with other windows."""
+        old, n = self.engine, self._settings.topics.shards
+        dirty, stamps = old.dirty_since.copy(), old.stamps.copy()
+        there = np.unique(old.registry.devices["shard"]).tolist()
+        states = {shard: self._state_of(shard) for shard in there}
+        self._build(windows)
+        for shard, state in states.items():
+            self._load(shard, int(stamps[shard]), adapted(state, windows, n))
+        self.engine.dirty_since[:], self.engine.stamps[:] = dirty, stamps
 
     def wants_time(self) -> bool:
         """Whether a device has open windows that an idle rule will emit."""
@@ -173,7 +259,7 @@ class ReadingsLogic:
     def _fold_rows(self, rows: LogRows) -> list[Produce]:
         out: list[Produce] = []
         for folded in self.engine.fold(rows):
-            out += self._windows(folded.results)
+            out += self._emit(folded.results)
             out += self._detect(folded)
             out += explain_rows(folded, self._partition, self._max_bytes)
             for limit in folded.beyond.values():
@@ -184,10 +270,12 @@ class ReadingsLogic:
                     _READINGS.labels(kind.name.lower()).inc(int(counts[kind]))
         return out
 
-    def _windows(self, emitted: list[WindowResults]) -> list[Produce]:
-        for part in emitted:
+    def _emit(self, emitted: list[WindowResults]) -> list[Produce]:
+        told = [self._told.select(part, self.engine, self._in_force) for part in emitted]
+        told = [part for part in told if len(part)]
+        for part in told:
             _RESULTS.labels(part.reason[0]).inc(len(part))
-        return [self._frame(AGGREGATES, self._derive(part)) for part in emitted]
+        return [self._frame(AGGREGATES, self._derive(part)) for part in told]
 
     def _frame(self, topic: str, content: WindowResults | Scores) -> Produce:
         value = results.encode(content, code=VERSION, settings=self._fingerprint)

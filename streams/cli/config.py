@@ -1,14 +1,19 @@
-"""``headwater config``: check and show the settings."""
+"""``headwater config``: check, show, compare and apply the settings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import orjson
 import typer
 from rich.console import Console
 
-config = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from streams.settings.applied import Change
+
+config = typer.Typer(help="Check, show, compare and apply the settings.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -48,15 +53,104 @@ def check(
 @config.command()
 def show(
     json: Annotated[bool, typer.Option("--json", help="One JSON object")] = False,
+    origin: Annotated[bool, typer.Option("--origin", help="Where each value is from")] = False,
 ) -> None:
-    """Print the settings in force: file, environment and defaults together.
+    """Print the settings: file, environment and defaults together.
 
-    Example: headwater config show --json
+    Example: headwater config show --origin
     """
     from streams.settings import load
+    from streams.settings.origins import origins
 
+    if origin:
+        rows = origins(load())
+        if json:
+            print(orjson.dumps({path: [value, where] for path, value, where in rows}).decode())
+            return
+        for path, value, where in rows:
+            print(f"{path} = {orjson.dumps(value).decode()}  # {where}")
+        return
     text = load().model_dump_json(indent=None if json else 2)
     if json:
         print(text)
     else:
         Console().print_json(text)
+
+
+@config.command()
+def diff(json: Annotated[bool, typer.Option("--json", help="A JSON list")] = False) -> None:
+    """Compare the file with what running processes use; exit 1 if something differs.
+
+    Only mappings, metrics and windows: what `headwater config apply` would change.
+
+    Example: headwater config diff
+    """
+    import asyncio
+    from dataclasses import asdict
+
+    from streams.adapters.config_log import Documents
+    from streams.settings import load
+    from streams.settings.applied import changes, document_of
+
+    settings = load()
+    now = asyncio.run(Documents().refresh(settings.kafka))
+    wanted = document_of(settings)
+    found = changes(now.sections, wanted.sections) if now else []
+    if json:
+        print(orjson.dumps([asdict(change) for change in found]).decode())
+    else:
+        _show(found, now.id if now else "nothing yet: no worker has started")
+    if found:
+        raise typer.Exit(1)
+
+
+@config.command()
+def apply(yes: Annotated[bool, typer.Option("--yes", help="Do it")] = False) -> None:
+    """Change mappings, metrics and windows of running gateways and workers to those of the file.
+
+    Workers change at one record of each partition; a window that is added counts from its first
+    whole one. Without --yes it shows what it would do.
+
+    Example: headwater config apply --yes
+    """
+    import asyncio
+
+    from streams.adapters.config_log import Documents, mark, publish
+    from streams.errors import SettingsError
+    from streams.intake.mapping import TopicMap
+    from streams.settings import load
+    from streams.settings.applied import changes, following
+
+    settings = load()
+    TopicMap(settings.mappings)
+    now = asyncio.run(Documents().refresh(settings.kafka))
+    if now is None:
+        raise SettingsError("no worker has started yet, and it will read the file by itself")
+    following_one = following(settings, now)
+    found = changes(now.sections, following_one.sections)
+    _show(found, now.id)
+    if not yes:
+        if found:
+            Console().print("nothing was changed; to do it: headwater config apply --yes")
+        return
+    if found:
+        asyncio.run(publish(settings.kafka, following_one))
+        now = following_one
+    if now.revision:
+        # Again, too, should an earlier one have ended between the two.
+        asyncio.run(mark(settings.kafka, now, settings.topics.partitions))
+    Console().print(f"[green]✓[/] in force: {now.id}", highlight=False)
+
+
+def _show(found: Sequence[Change], now: str) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"in force: {now}")
+    signs = {"added": "[green]+[/]", "removed": "[red]-[/]", "changed": "[yellow]~[/]"}
+    for change in found:
+        console.print(f"{signs[change.what]} {change.section}: {change.name}")
+        before, after = change.before, change.after
+        if change.what == "changed" and isinstance(before, dict):
+            for key in sorted(k for k in after if after[k] != before.get(k)):
+                console.print(f"    {key}: {before.get(key)} -> {after[key]}", markup=False)
+    if not found:
+        console.print("the file says the same")

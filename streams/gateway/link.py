@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,9 +33,7 @@ from streams.settings import Mqtt
 _log = get_logger(__name__)
 _READS_PER_TURN = 8
 _MISC_S = 1.0
-_RETRY_MIN_S = 0.2
-_RETRY_MAX_S = 10.0
-_CONNECT_S = 10.0
+_RETRY_MIN_S, _RETRY_MAX_S, _CONNECT_S = 0.2, 10.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +258,25 @@ class Link:
                 asyncio.get_running_loop().add_reader(self._reading_fd, self._readable)
                 self._readable()
 
+    @property
+    def subscribed(self) -> bool:
+        """Whether the broker has confirmed all subscriptions."""
+        return not self._awaited and not self.why_not_ready
+
+    def change_filters(self, filters: Sequence[tuple[str, int]]) -> None:
+        """Subscribe to what is new; :attr:`subscribed` says when the broker has confirmed it."""
+        new = [each for each in filters if each not in self._session.filters]
+        self._session = replace(self._session, filters=tuple(filters))
+        self._subscribe(self._client, new if self._reading_fd >= 0 else ())
+        self._flush()
+
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Have no more messages of some filters; what was delivered already still comes."""
+        for topic_filter in filters if self._reading_fd >= 0 else ():
+            self._client.unsubscribe(f"$share/{self._session.group}/{topic_filter}")
+            self._client.loop_write()
+        self._flush()
+
     def disconnect(self) -> None:
         """Say good-bye; the broker keeps the session."""
         if self._client.packets is not None and self._reading_fd >= 0:
@@ -279,8 +296,11 @@ class Link:
         meters.CONNECTIONS.inc()
         _log.info("connected to the broker", session_present=flags.session_present)
         self._refusal = ""
+        self._subscribe(client, self._session.filters)
+
+    def _subscribe(self, client: mqtt.Client, filters: Sequence[tuple[str, int]]) -> None:
         # One SUBSCRIBE per filter: an identifier belongs to all filters of its packet.
-        for topic_filter, number in self._session.filters:
+        for topic_filter, number in filters:
             properties = _properties(PacketTypes.SUBSCRIBE)
             properties.SubscriptionIdentifier = number
             code, mid = client.subscribe(

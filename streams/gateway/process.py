@@ -15,6 +15,9 @@ import time
 from collections import deque
 from contextlib import suppress
 
+from aiokafka.errors import KafkaError
+
+from streams.adapters.config_log import Documents, begin, follow
 from streams.adapters.rejected import Original
 from streams.gateway import meters
 from streams.gateway.link import Delivery, Link, Session
@@ -24,12 +27,14 @@ from streams.intake.decode import BatchDecoder, Decoded, Message
 from streams.intake.mapping import NATIVE, TopicMap
 from streams.log import get_logger
 from streams.settings import Settings
+from streams.settings.applied import in_force
 
 _log = get_logger(__name__)
 _WINDOW = 4
 """Batches on their way to Kafka at once."""
 _BATCH_BYTES = 1_048_576
 _STOP_S = 10.0
+_RETRY_S = 1.0
 
 
 def client_id(settings: Settings) -> str:
@@ -49,14 +54,12 @@ class Gateway:
         """
         self._limits = settings.gateway
         self._partitions = settings.topics.partitions
+        self._settings = settings
+        self._documents = Documents()
         self._topics = TopicMap(settings.mappings)
-        self._decoder = BatchDecoder(
-            self._topics,
-            settings.metrics,
-            self._limits.max_rows,
-            self._limits.max_payload_bytes,
-            settings.codecs,
-        )
+        self._decoder = self._decoder_of(settings)
+        self._former: TopicMap | None = None
+        """The mappings before a change that the broker has not confirmed yet."""
         identity = client_id(settings)
         self._producer = OrderedProducer(settings.kafka, identity, _WINDOW, self._partitions)
         self._link = Link(
@@ -82,6 +85,15 @@ class Gateway:
         self._incoming_bytes = 0
         self._stopping = asyncio.Event()
 
+    def _decoder_of(self, settings: Settings) -> BatchDecoder:
+        return BatchDecoder(
+            self._topics,
+            settings.metrics,
+            self._limits.max_rows,
+            self._limits.max_payload_bytes,
+            settings.codecs,
+        )
+
     def ready(self) -> tuple[bool, str]:
         """Whether messages flow, and if not, why."""
         why = "; ".join(w for w in (self._producer.why_not_ready, self._link.why_not_ready) if w)
@@ -104,11 +116,16 @@ class Gateway:
         starting = asyncio.create_task(self._producer.start(), name="kafka-start")
         if not await self._unless_stopped(starting):
             return
+        beginning = asyncio.create_task(self._begin(), name="config")
+        if not await self._unless_stopped(beginning):
+            await self._producer.stop()
+            return
         # The broker sends only once Kafka is there to take it.
         confirming = asyncio.create_task(self._producer.run(), name="confirm")
         linking = asyncio.create_task(self._link.run(), name="link")
         batching = asyncio.create_task(self._batch(), name="batch")
-        tasks = (confirming, linking, batching)
+        following = asyncio.create_task(self._follow(), name="follow config")
+        tasks = (confirming, linking, batching, following)
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
             done, _ = await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -156,6 +173,40 @@ class Gateway:
                 '[[mappings]] topic = "sensors/{device}"'
             )
 
+    # -- settings that change -----------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        self._change(await begin(self._settings, self._documents))
+
+    async def _follow(self) -> None:
+        """Take what is applied while running."""
+        while True:
+            try:
+                document = await follow(self._settings.kafka, self._documents)
+            except KafkaError as error:
+                _log.warning("the topic config cannot be read", error=str(error))
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if document.revision:
+                self._change(in_force(self._settings, document))
+                _log.info("settings changed", document=document.id)
+
+    def _change(self, settings: Settings) -> None:
+        """Use other mappings and another catalogue from the next batch on, then subscribe."""
+        before, self._topics = self._topics, TopicMap(settings.mappings)
+        self._decoder = self._decoder_of(settings)
+        if self._topics.filters != before.filters:
+            self._former = before
+            pairs = zip(self._topics.filters, self._topics.filter_ids, strict=True)
+            self._link.change_filters(tuple(pairs))
+
+    def _settle(self) -> None:
+        """Leave what no mapping needs any more, once the broker has confirmed what is new."""
+        if self._former is not None and self._link.subscribed:
+            gone = [each for each in self._former.filters if each not in self._topics.filters]
+            self._former = None
+            self._link.unsubscribe(gone)
+
     # -- in -----------------------------------------------------------------------------------
 
     def _is_copy(self, topic: str, filter_ids: list[int]) -> bool:
@@ -164,7 +215,12 @@ class Gateway:
         Each shared subscription that matches gets a copy, in whichever gateway. A broker that
         knows no subscription identifiers sends none: then every delivery is taken.
         """
-        return bool(filter_ids) and self._topics.delivering_id(topic) not in filter_ids
+        self._settle()
+        now = self._topics.delivering_id(topic)
+        if self._former is not None and self._former.delivering_id(topic) != now:
+            # Which of two deliveries there is depends on the broker's progress: rather both.
+            return False
+        return bool(filter_ids) and now not in filter_ids
 
     def _receive(self, deliveries: list[Delivery]) -> None:
         self._incoming.extend(deliveries)

@@ -6,6 +6,7 @@ The docstring below a field is its line in the reference of the documentation.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from functools import cache
 from math import gcd
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +25,8 @@ from streams.settings.plugged import Aggregate, Option, check_installed
 
 Ms = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+_zones = cache(available_timezones)
+"""Names of time zones: to look for them is slow."""
 MAX_SLICES = 10_000
 """Of one hopping window."""
 _NEEDS = {
@@ -199,7 +202,7 @@ class Window(Section):
     @field_validator("zone")
     @classmethod
     def _is_zone(cls, zone: str) -> str:
-        if zone not in available_timezones():
+        if zone not in _zones():
             raise ValueError(f"{zone!r} is no time zone; expected a name such as Europe/Berlin")
         return zone
 

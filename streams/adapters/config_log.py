@@ -1,0 +1,143 @@
+"""The topic ``config`` and its markers: settings that change while running.
+
+A document is written to ``config`` under its id. What decides results changes at a *marker* in
+every partition of ``readings``: a time marker whose header ``hw-config`` has the id. So a worker,
+its successor and a replay all change at the same record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from streams.adapters.log_reader import read_all
+from streams.errors import ServiceError, SettingsError
+from streams.log import get_logger
+from streams.ports import TIME_MARKER_HEADER, LogRecord, header
+from streams.settings import Settings
+from streams.settings.applied import Document, changes, document_of, in_force, newest, parse
+from streams.topics import CONFIG, READINGS
+
+_log = get_logger(__name__)
+MARKER = "hw-config"
+_RETRY_S = 1.0
+_PARTITION = 0
+"""All documents lie in one partition, so that they have one order."""
+
+
+class Documents(dict[str, Document]):
+    """Documents by id, in the order of their topic."""
+
+    async def refresh(self, kafka: str) -> Document | None:
+        """Read what the topic holds by now; return what counts.
+
+        :raises TopicMismatchError: if there is no such topic.
+        :raises ServiceError: if Kafka cannot be reached.
+        :raises SettingsError: if a document cannot be read.
+        """
+        async for record in read_all(kafka, [CONFIG]):
+            if record.value:
+                self.add(record.value)
+        return newest(self.values())
+
+    def add(self, value: bytes) -> None:
+        """Take a record's value."""
+        document = parse(value)
+        if document.revision == 0:
+            self.pop(document.id, None)  # the last one counts
+        self.setdefault(document.id, document)
+
+    async def learn(self, kafka: str, records: Sequence[LogRecord]) -> None:
+        """Read the topic if records have a marker whose document is not known yet.
+
+        A document is there before its markers. A marker without one is none of ours, and is let be.
+        """
+        wanted = {marker_of(record) for record in records if not record.value} - {None}
+        if wanted - self.keys():
+            await self.refresh(kafka)
+
+
+def marker_of(record: LogRecord) -> str | None:
+    """Return the id that a marker names."""
+    found = header(record, MARKER)
+    return None if found is None else found.decode(errors="replace")
+
+
+async def publish(kafka: str, document: Document) -> None:
+    """Write a document.
+
+    :raises SettingsError: if another one of this revision was written first.
+    """
+    async with AIOKafkaProducer(bootstrap_servers=kafka, acks="all") as producer:
+        await producer.send_and_wait(
+            CONFIG, document.encode(), key=document.id.encode(), partition=_PARTITION
+        )
+    now = await Documents().refresh(kafka)
+    if document.revision and (now is None or now.id != document.id):
+        raise SettingsError(
+            "somebody else has applied settings at the same time; look again: headwater config diff"
+        )
+
+
+async def mark(kafka: str, document: Document, partitions: int) -> None:
+    """Append the marker of a document to every partition of ``readings``."""
+    headers = [(TIME_MARKER_HEADER, b"1"), (MARKER, document.id.encode())]
+    async with AIOKafkaProducer(bootstrap_servers=kafka, acks="all") as producer:
+        for partition in range(partitions):
+            await producer.send_and_wait(READINGS, b"", headers=headers, partition=partition)
+
+
+async def begin(settings: Settings, documents: Documents, *, note: bool = False) -> Settings:
+    """Read what was applied, as soon as Kafka can be reached; return the settings in force.
+
+    :param note: write down what these settings are, where nothing was applied yet.
+    :raises TopicMismatchError: if there is no topic for it.
+    """
+    mine = document_of(settings)
+    while True:
+        try:
+            document = await documents.refresh(settings.kafka)
+            if note and (document is None or (document.revision == 0 and document != mine)):
+                await publish(settings.kafka, mine)
+                documents.add(mine.encode())
+            break
+        except (ServiceError, KafkaError) as error:
+            _log.warning("Kafka cannot be reached yet", error=str(error))
+            await asyncio.sleep(_RETRY_S)
+    if document is not None and document.revision:
+        _log.info("settings were applied", document=document.id)
+        differing = changes(document.sections, mine.sections)
+        if differing:
+            _log.warning(
+                "the file differs from what was applied, which counts; see: headwater config diff",
+                differing=[f"{one.section}: {one.name}" for one in differing],
+            )
+    return in_force(settings, document)
+
+
+async def follow(kafka: str, known: Documents) -> Document:
+    """Wait for the next document that counts.
+
+    :raises aiokafka.errors.KafkaError: if Kafka cannot be reached.
+    """
+    before = newest(known.values())
+    tp = TopicPartition(CONFIG, _PARTITION)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        consumer.assign([tp])
+        await consumer.seek_to_beginning(tp)
+        while True:
+            for record in (await consumer.getmany(timeout_ms=1_000)).get(tp, []):
+                if record.value:
+                    known.add(record.value)
+            now = newest(known.values())
+            if now is not None and now != before:
+                return now
+    finally:
+        await consumer.stop()
