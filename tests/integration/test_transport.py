@@ -14,6 +14,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from streams.adapters.log_reader import read_all
+from streams.agents.host import HostOptions
+from streams.app import AppSpec, build
+from streams.settings import Settings
 from tests.integration.gateway_child import free_port, unique
 from tests.waiting import eventually
 
@@ -301,3 +304,28 @@ def test_a_worker_whose_changelog_is_gone_says_so_and_does_not_start(kafka, topi
     assert f"{topic}, partition 0: reading goes on at offset 100" in said
     assert f"{changelog} are gone" in said
     assert second.count(0) == 0
+
+
+async def test_a_record_is_not_left_behind_when_another_topic_turns_out_to_be_new(kafka, tmp_path):
+    known, new = unique("known"), unique("new")
+    await make(kafka, known)
+    app = build(
+        AppSpec("p", unique("p"), None, [], free_port(), HostOptions(100, 100)),
+        Settings(kafka=kafka, state=tmp_path),
+    )
+    producer = app.producer
+    producer.linger_ms = 1_000  # so that the first record is still on its way
+    await producer.start()
+    try:
+        # As when Faust has made a topic: all topics are in view, and none was told.
+        client = producer._ensure_producer().client
+        while known not in client.cluster.topics():
+            await client.force_metadata_update()
+        first = await producer.send(known, None, b"1", 0, None, None)
+        await make(kafka, new)
+        # From now on the client asks for the topics alone that it was told of.
+        second = await producer.send(new, None, b"2", 0, None, None)
+        async with asyncio.timeout(20):
+            await asyncio.gather(first, second)
+    finally:
+        await producer.stop()
