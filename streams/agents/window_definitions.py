@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from streams.core.readings import Int64
-from streams.core.windows import Calendar, Hopping, Session, Tumbling, Window
+from streams.core.windows import Calendar, Hopping, Session, Sliding, Tumbling, Window
 from streams.settings import Window as WindowSettings
 
 _FIRST, _LAST = date(1969, 12, 1), date(2110, 2, 1)
@@ -34,6 +34,9 @@ def definition_of(window: WindowSettings) -> Window:
         calendar = f"{window.period} in {window.zone}"
         bounds = boundaries_ms(window.period, window.zone)
         return Calendar(calendar=calendar, boundaries_ms=bounds, **common)
+    if window.kind == "sliding":
+        most = window.max_points
+        return Sliding(size_ms=window.size_ms, last=window.last, max_points=most, **common)
     assert window.size_ms is not None
     aligned = {"size_ms": window.size_ms, "offset_ms": window.offset_ms, **common}
     if window.kind == "tumbling":

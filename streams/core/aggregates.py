@@ -43,6 +43,9 @@ _ENDS: Spec = {
 }
 
 
+NO_ROWS: Int64 = np.empty(0, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """*n* accepted readings of numbers, in order of arrival, that a definition takes.

@@ -21,9 +21,9 @@ from streams.settings.sections import (
     TwinPath,
     Twins,
     Webhook,
-    Window,
     Worker,
 )
+from streams.settings.windows import Window
 
 __all__ = [
     "Alerts",
