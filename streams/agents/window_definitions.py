@@ -25,6 +25,7 @@ def definition_of(window: WindowSettings) -> Window:
         "grace_ms": window.grace_ms,
         "horizon_ms": window.horizon_ms,
         "aggregates": tuple(window.aggregates),
+        "max_points": window.max_points,
     }
     if window.kind == "session":
         assert window.gap_ms is not None
@@ -35,8 +36,7 @@ def definition_of(window: WindowSettings) -> Window:
         bounds = boundaries_ms(window.period, window.zone)
         return Calendar(calendar=calendar, boundaries_ms=bounds, **common)
     if window.kind == "sliding":
-        most = window.max_points
-        return Sliding(size_ms=window.size_ms, last=window.last, max_points=most, **common)
+        return Sliding(size_ms=window.size_ms, last=window.last, **common)
     assert window.size_ms is not None
     aligned = {"size_ms": window.size_ms, "offset_ms": window.offset_ms, **common}
     if window.kind == "tumbling":

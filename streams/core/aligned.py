@@ -69,9 +69,9 @@ class AlignedOperator(ABC):
         """See :class:`~streams.core.operators.Operator`."""
         return self._open.has_open(devices)
 
+    @abstractmethod
     def given_up(self) -> int:
         """See :class:`~streams.core.operators.Operator`."""
-        return 0
 
     def _start(self, series: Int32, device: Int32, start_ms: Int64) -> tuple[Int64, Int64]:
         """Return the windows of some rows, opening new ones; and the first row of each of these."""
@@ -123,7 +123,7 @@ class TumblingOperator(AlignedOperator):
     """Each window is a pane of its own."""
 
     def __init__(self, definition: Tumbling | Calendar, writer: Writer) -> None:
-        self._aggregates = Aggregates(definition.aggregates)
+        self._aggregates = Aggregates(definition.aggregates, definition.max_points)
         super().__init__(definition, Keyed({**LIFE, **self._aggregates.spec}), writer)
         self._tumbling = definition
 
@@ -160,6 +160,10 @@ class TumblingOperator(AlignedOperator):
             slots = self._restore_windows(rows, series, device)
             self._aggregates.restore(state["kept"], slots)
 
+    def given_up(self) -> int:
+        """See :class:`~streams.core.operators.Operator`."""
+        return self._aggregates.given_up
+
     def _content(self, slots: Int64) -> Arrays:
         return self._aggregates.of_panes(self._windows.columns, slots)
 
@@ -170,7 +174,7 @@ class HoppingOperator(AlignedOperator):
     def __init__(self, definition: Hopping, writer: Writer) -> None:
         super().__init__(definition, Keyed(LIFE), writer)
         self._hopping = definition
-        self._aggregates = Aggregates(definition.aggregates)
+        self._aggregates = Aggregates(definition.aggregates, definition.max_points)
         self._slices = Keyed(self._aggregates.spec)
         self._had_idle = Columns({"idle": (np.bool_, False)})
 
@@ -226,6 +230,10 @@ class HoppingOperator(AlignedOperator):
             self._note_idle(self._windows.columns["device"][windows[state["windows"]["idle"]]])
             rows |= {"series": series[rows["series"]], "site": site[rows["site"]]}
             self._aggregates.restore(state["kept"], self._slices.extend(rows))
+
+    def given_up(self) -> int:
+        """See :class:`~streams.core.operators.Operator`."""
+        return self._aggregates.given_up
 
     def _note_idle(self, devices: Int64 | Int32) -> None:
         """Remember devices whose windows may have closed before their watermark came."""

@@ -109,7 +109,8 @@ def fold_slices(declared: tuple[str, ...], block: Int64, low: Int64, high: Int64
     for at in _pieces(high - low):
         owner, place = ragged(low[at], high[at])
         part = block[:, place]
-        aggregates = Aggregates(declared)
+        # A window has no more points than its series may keep.
+        aggregates = Aggregates(declared, len(place))
         columns = Columns(aggregates.spec)
         columns.grow_to(len(at))
         # Only the lines of the points are read of these rows.

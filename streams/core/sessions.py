@@ -65,7 +65,7 @@ class SessionOperator:
     def __init__(self, definition: Session, writer: Writer) -> None:
         self._definition = definition
         self._writer = writer
-        self._aggregates = Aggregates(definition.aggregates)
+        self._aggregates = Aggregates(definition.aggregates, definition.max_points)
         self._columns = Columns({**_PLACE, **LIFE, **self._aggregates.spec})
         self._open = OpenWindows(self._columns)
         self._spans: dict[int, list[Span]] = {}
@@ -217,7 +217,7 @@ class SessionOperator:
 
     def given_up(self) -> int:
         """See :class:`~streams.core.operators.Operator`."""
-        return 0
+        return self._aggregates.given_up
 
     def _told(self, slots: Int64, reason: str, rank: Int32 | None = None) -> list[WindowResults]:
         if not len(slots):

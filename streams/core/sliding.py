@@ -282,7 +282,7 @@ class SlidingOperator(AlignedOperator):
             return
         slots = self._restore_windows(state["windows"], series, device)
         self._note_idle(slots[state["windows"]["idle"]])
-        block: Int64 = state["block"]
+        block: Int64 = state["block"].copy()
         block[SITE] = site[block[SITE]]
         pieces = np.split(block, np.cumsum(state["points"])[:-1], axis=1)
         places = zip(state["series"].tolist(), state["edge_ms"].tolist(), pieces, strict=True)

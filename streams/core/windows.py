@@ -20,6 +20,11 @@ from streams.core.readings import Int64
 QUANTILES = "quantiles"
 ORDERED = ("first", "last", "delta", "rate")
 """Aggregates that follow from the first and the last reading in event time."""
+TIME_WEIGHTED_MEAN = "time_weighted_mean"
+DISTINCT = "distinct"
+KEEPING = (TIME_WEIGHTED_MEAN, DISTINCT)
+"""Aggregates for which a pane keeps single readings or values, up to ``max_points``."""
+DEFAULT_MAX_POINTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,8 @@ class Window:
     """What all kinds of windows have in common.
 
     ``metrics`` are globs; ``aggregates`` are those beyond count, sum, min, max, mean and sd:
-    names of :data:`ORDERED`, or ``p50``, ``p99`` and so on for quantiles.
+    names of :data:`ORDERED` and :data:`KEEPING`, or ``p50``, ``p99`` and so on for quantiles.
+    ``max_points`` bounds what is kept for those of :data:`KEEPING`.
     """
 
     name: str
@@ -35,6 +41,13 @@ class Window:
     grace_ms: int = 0
     horizon_ms: int = 0
     aggregates: tuple[str, ...] = ()
+    max_points: int = field(default=DEFAULT_MAX_POINTS, repr=False)
+
+    @property
+    def written(self) -> str:
+        """The definition as stored state names it: whatever decides a result is in there."""
+        keeps = any(name in KEEPING for name in self.aggregates)
+        return f"{self!r}, max_points={self.max_points}" if keeps else repr(self)
 
     @property
     def reach_ms(self) -> int:
@@ -178,7 +191,7 @@ class Sliding(Window):
     ``max_points`` bounds what a series keeps, above ``last``.
     """
 
-    max_points: int
+    max_points: int = DEFAULT_MAX_POINTS
     size_ms: int | None = None
     last: int | None = None
 

@@ -11,7 +11,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from streams.settings.sections import Ms, Name, Positive, Section
 
 Aggregate = Annotated[
-    str, Field(pattern=r"^(first|last|delta|rate|p(100|[0-9]{1,2}(\.[0-9]{1,3})?))$")
+    str,
+    Field(
+        pattern=r"^(first|last|delta|rate|time_weighted_mean|distinct|p(100|[0-9]{1,2}(\.[0-9]{1,3})?))$"
+    ),
 ]
 MAX_SLICES = 10_000
 """Of one hopping window."""
@@ -42,7 +45,8 @@ class Window(Section):
     """Globs over metric names."""
     aggregates: list[Aggregate] = Field(default=[])
     """Beyond count, sum, min, max, mean and sd: ``first``, ``last``, ``delta``, ``rate`` (per
-    second), and quantiles such as ``p50`` or ``p99.9``, right to 1 % of their value."""
+    second), ``time_weighted_mean``, ``distinct`` (how many different values), and quantiles such as
+    ``p50`` or ``p99.9``, right to 1 % of their value."""
     size_ms: Positive | None = None
     """Windows are half-open: [start, start + size); a sliding one ends at a reading, and is at most
     7 days long."""
@@ -65,7 +69,9 @@ class Window(Section):
 
     max_points: Annotated[int, Field(gt=1, le=MAX_POINTS)] = 10_000
     """Readings that a series keeps for its sliding windows, until the horizon (48 bytes each);
-    beyond, the oldest are given up, and corrections that reach so far back with them."""
+    beyond, the oldest are given up, and corrections that reach so far back with them. Of other
+    windows: readings kept for ``time_weighted_mean`` and values for ``distinct``, per window (a
+    hopping one: per slice); beyond, that aggregate is NaN."""
 
     @field_validator("size_ms")
     @classmethod

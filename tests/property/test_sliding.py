@@ -15,11 +15,11 @@ from streams.core.snapshots import restore, snapshot
 from streams.core.windows import Sliding
 from tests.oracle import Record, Row
 from tests.property.test_engine import as_rows
-from tests.property.test_windows import DISORDER, IDLE, IDLE_FINAL, logs
+from tests.property.test_windows import DISORDER, IDLE, IDLE_FINAL, logs, time_weighted_mean
 
 RULES = DeviceRules(DISORDER, 10**9, IDLE, IDLE_FINAL, 1000, 100_000)
-EXTRA = ("first", "last", "delta", "rate", "p50")
-NAMES = ("count", "sum", "min", "max", "mean", "sd", "first", "last", "delta", "rate")
+EXTRA = ("first", "last", "delta", "rate", "time_weighted_mean", "distinct", "p50")
+NAMES = ("count", "sum", "min", "max", "mean", "sd", *EXTRA[:-1])
 
 
 def sliding(name, max_points=1_000, grace_ms=15, horizon_ms=120, **given):
@@ -192,7 +192,8 @@ def numbers(points):
     delta = values[-1] - first
     rate = delta / span if span else math.nan
     basic = (n, total, min(values), max(values), total / n, sd)
-    return bits((*basic, first, values[-1], delta, rate))
+    kept = (time_weighted_mean(points), len(set(values)))
+    return bits((*basic, first, values[-1], delta, rate, *kept))
 
 
 def bits(found):
