@@ -65,9 +65,10 @@ class Points:
             self._block = grown
         self._block[:, n : n + m] = block
         self.n = n + m
-        first = int(np.searchsorted(self._block[T_MS, :n], block[T_MS].min(), side="right"))
-        tail = self._block[:, first : n + m]
-        if first < n or (np.diff(block[T_MS]) < 0).any():
+        times = self._block[T_MS, max(0, n - 1) : n + m]
+        if (times[1:] < times[:-1]).any():
+            first = int(np.searchsorted(self._block[T_MS, :n], block[T_MS].min(), side="right"))
+            tail = self._block[:, first : n + m]
             tail[:] = tail[:, np.argsort(tail[T_MS], kind="stable")]
         return arrival
 
