@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from streams.agents.window_definitions import definition_of
-from streams.core.windows import Calendar, Hopping, Session, Tumbling, Window
+from streams.core.windows import Calendar, Hopping, Session, Sliding, Tumbling, Window
 from streams.settings import Settings
 from streams.settings import Window as WindowSettings
 
@@ -30,7 +30,7 @@ def _definition(window: str) -> Window:
 def spans_over(definition: Window, t_ms: int) -> list[Span]:
     """Return the windows that hold a time, ascending.
 
-    None for sessions: where those begin and end follows from all their readings.
+    None for sessions and sliding windows: where those are follows from all their readings.
     """
     at = np.asarray([t_ms], np.int64)
     if isinstance(definition, Tumbling | Calendar):
@@ -52,6 +52,8 @@ def takes(definition: Window, t_ms: int, before_ms: int | None) -> bool:
         return True
     if isinstance(definition, Session):
         last_end = t_ms + definition.gap_ms
+    elif isinstance(definition, Sliding):
+        last_end = t_ms + 1
     else:
         last_end = spans_over(definition, t_ms)[-1][1]
     return before_ms < last_end + definition.grace_ms + definition.horizon_ms

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from streams.core.windows import Window
+from streams.core.windows import Sliding, Window
 from streams.covering import definitions_for, spans_over
 from streams.errors import HeadwaterError
 from streams.history import History, is_inside, read_history
@@ -123,19 +123,18 @@ def take_apart(
 ) -> Explanation:
     """Explain from a history that is open.
 
-    :param at_ms: the start of the window, or a time inside; of windows that overlap, the last.
+    :param at_ms: the start of the window, or a time inside; of windows that overlap, the last; of
+        sliding ones, the time of the reading at which it ends.
     :raises HeadwaterError: if neither a reading nor a result of this window is known.
     """
     where = dict(zip(("tenant", "device", "metric"), series, strict=True))
     start_ms, end_ms = _span(history, where, definition, at_ms)
     place = {**where, "start_ms": start_ms}
-    rows = history.rows(_ROWS, {**place, "end_ms": end_ms})
+    rows = _rows(history, where, definition, (start_ms, end_ms), settings.devices.disorder_ms)
     told = history.rows(_RESULTS, {**place, "window": definition.name})
     if not rows and not told:
         raise _unknown(series, start_ms, end_ms)
     disorder_ms = settings.devices.disorder_ms
-    for row in rows:
-        row["is_inside"] = math.isfinite(row["value"]) and is_inside(row, definition, disorder_ms)
     inside = [row for row in rows if row["is_inside"]]
     return Explanation(
         *series,
@@ -155,13 +154,40 @@ def _span(
     history: History, where: Mapping[str, str], definition: Window, at_ms: int
 ) -> tuple[int, int]:
     spans = spans_over(definition, at_ms)
-    if not spans:
+    if isinstance(definition, Sliding):
+        # The one that ends at the reading of this time.
+        start_ms = at_ms + 1 - definition.width_ms
+        spans = [(start_ms, at_ms + 1)]
+    elif not spans:
         # Where a session begins and ends, only its results say.
         told = history.rows(_SESSIONS, {**where, "window": definition.name, "at_ms": at_ms})
         spans = [(row["start_ms"], row["end_ms"]) for row in told]
     if not spans:
         raise _unknown((where["tenant"], where["device"], where["metric"]), at_ms, at_ms)
     return next((span for span in spans if span[0] == at_ms), spans[-1])
+
+
+def _rows(
+    history: History,
+    where: Mapping[str, str],
+    definition: Window,
+    span: tuple[int, int],
+    disorder_ms: int,
+) -> list[dict[str, Any]]:
+    """Return the readings of a window's time, and say of each whether it is inside."""
+    is_last = isinstance(definition, Sliding) and definition.last is not None
+    begin_ms = 0 if is_last else span[0]
+    rows = history.rows(_ROWS, {**where, "start_ms": begin_ms, "end_ms": span[1]})
+    for row in rows:
+        row["is_inside"] = math.isfinite(row["value"]) and is_inside(row, definition, disorder_ms)
+    if not isinstance(definition, Sliding):
+        return rows
+    # Of sliding windows, readings are added in order of time.
+    rows.sort(key=lambda row: row["t_ms"])
+    if definition.last is not None:
+        places = [at for at, row in enumerate(rows) if row["is_inside"]]
+        return rows[places[-definition.last] :] if len(places) >= definition.last else rows
+    return rows
 
 
 def _unknown(series: Series, start_ms: int, end_ms: int) -> HeadwaterError:

@@ -21,7 +21,7 @@ from streams.adapters.log_reader import read_all, read_from
 from streams.adapters.reading_records import RecordDecoder
 from streams.core.placement import partition_of
 from streams.core.readings import TIME_OF_RECEIPT
-from streams.core.windows import Session, Window
+from streams.core.windows import Session, Sliding, Window
 from streams.covering import takes
 from streams.errors import DecodeError
 from streams.ports import is_time_marker
@@ -195,7 +195,7 @@ def is_inside(row: Mapping[str, Any], definition: Window, disorder_ms: int) -> b
     One that only others still took is accepted, and late for this definition.
     """
     if row["counted"]:
-        return not isinstance(definition, Session)
+        return not isinstance(definition, Session | Sliding)
     if row["class"] != "accepted":
         return False
     return takes(definition, row["t_ms"], watermark_before_ms(row, disorder_ms))

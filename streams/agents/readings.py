@@ -45,6 +45,12 @@ PARTITION_KEY = "partition"
 
 _READINGS = Counter("headwater_worker_readings", "Readings judged, by class.", ["verdict"])
 _RESULTS = Counter("headwater_worker_window_results", "Window results emitted.", ["reason"])
+_GIVEN_UP = Counter(
+    "headwater_worker_window_readings_given_up",
+    "Readings that a window definition did not take (refused), or kept no longer for corrections "
+    "(dropped), because max_points was met.",
+    ["window", "what"],
+)
 _SCORES = Counter("headwater_worker_scores_told", "Scores written to anomalies.")
 _BEYOND = Counter("headwater_worker_readings_beyond_limit", "Readings refused by a cap.", ["limit"])
 _POISON = Counter("headwater_worker_poison_records", "Records of readings that were refused.")
@@ -91,6 +97,7 @@ class ReadingsLogic:
         """Begin with empty state and these windows."""
         settings = self._settings
         self._windows = list(windows)
+        self._limits: dict[tuple[int, str], int] = {}
         self.engine = StreamEngine(
             [definition_of(window) for window in windows],
             DeviceRules(**settings.devices.model_dump()),
@@ -258,7 +265,9 @@ class ReadingsLogic:
 
     def _fold_rows(self, rows: LogRows) -> list[Produce]:
         out: list[Produce] = []
-        for folded in self.engine.fold(rows):
+        batch = self.engine.fold(rows)
+        self._note_limits()
+        for folded in batch:
             out += self._emit(folded.results)
             out += self._detect(folded)
             out += explain_rows(folded, self._partition, self._max_bytes)
@@ -269,6 +278,19 @@ class ReadingsLogic:
                 if counts[kind]:
                     _READINGS.labels(kind.name.lower()).inc(int(counts[kind]))
         return out
+
+    def _note_limits(self) -> None:
+        """Show how often windows have met the limit of what they keep."""
+        for w, definition in enumerate(self.engine.definitions):
+            met = {
+                "refused": int(self.engine.refused[w]),
+                "dropped": self.engine.operators[w].given_up(),
+            }
+            for what, count in met.items():
+                shown = self._limits.get((w, what), 0)
+                if count > shown:
+                    _GIVEN_UP.labels(definition.name, what).inc(count - shown)
+                    self._limits[w, what] = count
 
     def _emit(self, emitted: list[WindowResults]) -> list[Produce]:
         told = [self._told.select(part, self.engine, self._in_force) for part in emitted]

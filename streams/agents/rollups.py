@@ -91,6 +91,8 @@ class RollupLogic:
         self._max_bytes = settings.gateway.max_rejected_bytes
         late_ms = settings.devices.disorder_ms + settings.devices.idle_final_ms
         keep_ms = {w.name: definition_of(w).reach_ms + late_ms for w in settings.windows}
+        # Windows that end at a reading of one device are no other device's.
+        self._never = [w.name for w in settings.windows if w.kind == "sliding"]
         self._settings = {rollup.name: rollup for rollup in settings.rollups}
         self._rollups = {
             rollup.name: Rollup(
@@ -181,6 +183,8 @@ class RollupLogic:
             else:
                 for name, rollup in self._rollups.items():
                     parts = parts_of(self._settings[name])
+                    if self._never:
+                        parts = parts.take(np.flatnonzero(~_matching(parts.window, self._never)))
                     if len(parts):
                         told += rollup.take(parts, now_ms, record.offset)
         self._count()

@@ -11,7 +11,7 @@ import numpy as np
 
 from streams.agents.derived import engine_aggregates
 from streams.core.readings import Int64
-from streams.core.windows import Calendar, Hopping, Session, Tumbling, Window
+from streams.core.windows import Calendar, Hopping, Session, Sliding, Tumbling, Window
 from streams.settings import Window as WindowSettings
 
 _FIRST, _LAST = date(1969, 12, 1), date(2110, 2, 1)
@@ -26,6 +26,7 @@ def definition_of(window: WindowSettings) -> Window:
         "grace_ms": window.grace_ms,
         "horizon_ms": window.horizon_ms,
         "aggregates": engine_aggregates(window),
+        "max_points": window.max_points,
     }
     if window.kind == "session":
         assert window.gap_ms is not None
@@ -35,6 +36,8 @@ def definition_of(window: WindowSettings) -> Window:
         calendar = f"{window.period} in {window.zone}"
         bounds = boundaries_ms(window.period, window.zone)
         return Calendar(calendar=calendar, boundaries_ms=bounds, **common)
+    if window.kind == "sliding":
+        return Sliding(size_ms=window.size_ms, last=window.last, **common)
     assert window.size_ms is not None
     aligned = {"size_ms": window.size_ms, "offset_ms": window.offset_ms, **common}
     if window.kind == "tumbling":

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from streams.core.columns import Columns
+from streams.core.kept import States, Steps
 from streams.core.readings import Bool, Float64, Int32, Int64
 from streams.core.sketches import Sketches
-from streams.core.windows import ORDERED
+from streams.core.windows import DEFAULT_MAX_POINTS, DISTINCT, KEEPING, ORDERED, TIME_WEIGHTED_MEAN
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Spec = dict[str, tuple[Any, Any]]
@@ -41,6 +42,11 @@ _ENDS: Spec = {
     "last_ms": (np.int64, -1),
     "last": (np.float64, np.nan),
 }
+
+_STATES: Spec = {"states": (np.int64, 0)}
+"""How many distinct values a pane has; exact up to the limit."""
+
+NO_ROWS: Int64 = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +89,26 @@ class Aggregates:
     is kept here, by slot, so slots that change have to be told.
 
     :param declared: names beyond count, sum, min, max, mean and sd: of
-        :data:`~streams.core.windows.ORDERED`, or ``p50`` and the like.
+        :data:`~streams.core.windows.ORDERED`, of :data:`~streams.core.windows.KEEPING`, or
+        ``p50`` and the like.
+    :param max_points: readings, and distinct values, that one pane keeps; where there are more,
+        the aggregate that needs them is NaN.
     """
 
-    def __init__(self, declared: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, declared: tuple[str, ...] = (), max_points: int = DEFAULT_MAX_POINTS
+    ) -> None:
         self._ordered = [name for name in declared if name in ORDERED]
-        self._quantiles = {n: float(n[1:]) / 100 for n in declared if n not in ORDERED}
+        named = (*ORDERED, *KEEPING)
+        self._quantiles = {n: float(n[1:]) / 100 for n in declared if n not in named}
         self._sketches = Sketches() if self._quantiles else None
-        self.spec: Spec = {**_BASE, **(_ENDS if self._ordered else {})}
+        self._steps = Steps() if TIME_WEIGHTED_MEAN in declared else None
+        self._states = States() if DISTINCT in declared else None
+        self._max_points = max_points
+        self.given_up = 0
+        """How many readings were not kept because their pane was full."""
+        ends, states = self._ordered, self._states is not None
+        self.spec: Spec = {**_BASE, **(_ENDS if ends else {}), **(_STATES if states else {})}
 
     def add(self, c: Columns, slots: Int64, rows: Rows, fresh: Int64) -> None:
         """Fold rows into their panes.
@@ -114,10 +132,16 @@ class Aggregates:
             _add_ends(c, slots, rows.t_ms, value)
         if self._sketches is not None:
             self._sketches.add(slots, value)
+        if self._steps is not None:
+            room = c["count"][slots] <= self._max_points
+            self._steps.add(slots[room], rows.t_ms[room], value[room])
+            self.given_up += int((~room).sum())
+        if self._states is not None:
+            self.given_up += self._states.add(c["states"], slots, value, self._max_points)
 
     def of_panes(self, c: Columns, slots: Int64) -> Arrays:
         """Return the results of windows of one pane each: name -> array."""
-        return self._finish(self._parts(c, slots), np.arange(len(slots)), slots)
+        return self._finish(c, self._parts(c, slots), np.arange(len(slots)), slots)
 
     def of_slices(self, c: Columns, slices: Iterable[Int64], n: int) -> Arrays:
         """Return the results of *n* windows that share their panes: name -> array.
@@ -132,7 +156,7 @@ class Aggregates:
             _merge(total, at, self._parts(c, slots[at]))
             owners.append(at)
             panes.append(slots[at])
-        return self._finish(total, np.concatenate(owners), np.concatenate(panes))
+        return self._finish(c, total, np.concatenate(owners), np.concatenate(panes))
 
     def absorb(self, c: Columns, pane: int, other: int) -> None:
         """Fold *other* into *pane*, as if its readings had been added there."""
@@ -149,20 +173,34 @@ class Aggregates:
             _absorb_ends(c, pane, other)
         if self._sketches is not None:
             self._sketches.absorb(pane, other)
+        if self._steps is not None:
+            self._steps.absorb(pane, other)
+        if self._states is not None:
+            self._states.absorb(c["states"], pane, other, self._max_points)
 
     def renumber(self, new: Int64) -> None:
         """Follow a renumbering of panes; -1 for those that went."""
-        if self._sketches is not None:
-            self._sketches.renumber(new)
+        for store in (self._sketches, self._steps, self._states):
+            if store is not None:
+                store.renumber(new)
 
-    def snapshot(self, slots: Int64) -> Arrays:
+    def snapshot(self, slots: Int64) -> dict[str, Any]:
         """Return what is kept beside the columns for some panes, numbered from zero."""
-        return {} if self._sketches is None else self._sketches.snapshot(slots)
+        kept: dict[str, Any] = {} if self._sketches is None else self._sketches.snapshot(slots)
+        if self._steps is not None:
+            kept["steps"] = self._steps.snapshot(slots)
+        if self._states is not None:
+            kept["states"] = self._states.snapshot(slots)
+        return kept
 
-    def restore(self, kept: Arrays, slots: Int64) -> None:
+    def restore(self, kept: dict[str, Any], slots: Int64) -> None:
         """Add what :meth:`snapshot` returned; *slots* are the panes of now."""
         if self._sketches is not None:
             self._sketches.restore(kept, slots)
+        if self._steps is not None:
+            self._steps.restore(kept["steps"], slots)
+        if self._states is not None:
+            self._states.restore(kept["states"], slots)
 
     def _parts(self, c: Columns, slots: Int64) -> Arrays:
         """Return panes in the form in which they merge: around their mean."""
@@ -173,7 +211,7 @@ class Aggregates:
             parts["m2"] = parts.pop("s2") - s1 * s1 / count
         return parts
 
-    def _finish(self, parts: Arrays, owners: Int64, panes: Int64) -> Arrays:
+    def _finish(self, c: Columns, parts: Arrays, owners: Int64, panes: Int64) -> Arrays:
         count = parts["count"]
         with np.errstate(invalid="ignore", divide="ignore"):
             sd = np.sqrt(np.maximum(parts["m2"] / (count - 1.0), 0.0))
@@ -186,6 +224,14 @@ class Aggregates:
             found = self._sketches.quantiles(owners, panes, len(count), wanted)
             bounds = (parts["min"], parts["max"])
             done |= {n: np.clip(q, *bounds) for n, q in zip(self._quantiles, found, strict=True)}
+        if self._steps is not None:
+            means = self._steps.means(owners, panes, len(count))
+            means[owners[c["count"][panes] > self._max_points]] = np.nan
+            done[TIME_WEIGHTED_MEAN] = means
+        if self._states is not None:
+            states = self._states.counts(owners, panes, len(count))
+            states[owners[c["states"][panes] > self._max_points]] = np.nan
+            done[DISTINCT] = states
         return done
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from streams.core.aggregates import Aggregates, Arrays, Rows
+from streams.core.aggregates import NO_ROWS, Aggregates, Arrays, Rows
 from streams.core.columns import Columns
 from streams.core.emission import Writer
 from streams.core.keyed import Keyed
 from streams.core.open_windows import LIFE, OpenWindows
 from streams.core.readings import Bool, Int32, Int64
 from streams.core.results import PROVISIONAL, WindowResults
-from streams.core.windows import Calendar, Hopping, Tumbling
+from streams.core.windows import Calendar, Hopping, Sliding, Tumbling
 
 _SWEEP_AT = 4096
 
@@ -22,7 +22,12 @@ _SWEEP_AT = 4096
 class AlignedOperator(ABC):
     """Opens, closes, shows and corrects windows; what is in them is the subclass's."""
 
-    def __init__(self, definition: Tumbling | Calendar | Hopping, windows: Keyed, writer: Writer):
+    def __init__(
+        self,
+        definition: Tumbling | Calendar | Hopping | Sliding,
+        windows: Keyed,
+        writer: Writer,
+    ) -> None:
         self._definition = definition
         self._windows = windows
         self._open = OpenWindows(windows.columns)
@@ -34,7 +39,7 @@ class AlignedOperator(ABC):
         """See :class:`~streams.core.operators.Operator`."""
 
     @abstractmethod
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Rows) -> Int64:
         """See :class:`~streams.core.operators.Operator`."""
 
     @abstractmethod
@@ -63,6 +68,10 @@ class AlignedOperator(ABC):
     def has_open(self, devices: Int64 | Int32) -> Bool:
         """See :class:`~streams.core.operators.Operator`."""
         return self._open.has_open(devices)
+
+    @abstractmethod
+    def given_up(self) -> int:
+        """See :class:`~streams.core.operators.Operator`."""
 
     def _start(self, series: Int32, device: Int32, start_ms: Int64) -> tuple[Int64, Int64]:
         """Return the windows of some rows, opening new ones; and the first row of each of these."""
@@ -114,7 +123,7 @@ class TumblingOperator(AlignedOperator):
     """Each window is a pane of its own."""
 
     def __init__(self, definition: Tumbling | Calendar, writer: Writer) -> None:
-        self._aggregates = Aggregates(definition.aggregates)
+        self._aggregates = Aggregates(definition.aggregates, definition.max_points)
         super().__init__(definition, Keyed({**LIFE, **self._aggregates.spec}), writer)
         self._tumbling = definition
 
@@ -124,12 +133,13 @@ class TumblingOperator(AlignedOperator):
         taken: Bool = before_ms < d.end_of(d.start_of(t_ms)) + (d.grace_ms + d.horizon_ms)
         return taken
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Rows) -> Int64:
         """See :class:`~streams.core.operators.Operator`."""
         start = self._tumbling.start_of(rows.t_ms)
         slots, fresh = self._start(rows.series, rows.device, start)
         self._aggregates.add(self._windows.columns, slots, rows, fresh)
         self._open.count_late(slots, rows.before_ms)
+        return NO_ROWS
 
     def sweep(self, watermark_ms: Int64) -> None:
         """See :class:`~streams.core.operators.Operator`."""
@@ -150,6 +160,10 @@ class TumblingOperator(AlignedOperator):
             slots = self._restore_windows(rows, series, device)
             self._aggregates.restore(state["kept"], slots)
 
+    def given_up(self) -> int:
+        """See :class:`~streams.core.operators.Operator`."""
+        return self._aggregates.given_up
+
     def _content(self, slots: Int64) -> Arrays:
         return self._aggregates.of_panes(self._windows.columns, slots)
 
@@ -160,7 +174,7 @@ class HoppingOperator(AlignedOperator):
     def __init__(self, definition: Hopping, writer: Writer) -> None:
         super().__init__(definition, Keyed(LIFE), writer)
         self._hopping = definition
-        self._aggregates = Aggregates(definition.aggregates)
+        self._aggregates = Aggregates(definition.aggregates, definition.max_points)
         self._slices = Keyed(self._aggregates.spec)
         self._had_idle = Columns({"idle": (np.bool_, False)})
 
@@ -171,7 +185,7 @@ class HoppingOperator(AlignedOperator):
         taken: Bool = before_ms < last_close + d.horizon_ms
         return taken
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Rows) -> Int64:
         """See :class:`~streams.core.operators.Operator`."""
         d = self._hopping
         slice_ms = d.slice_of(rows.t_ms)
@@ -185,6 +199,7 @@ class HoppingOperator(AlignedOperator):
         after = np.flatnonzero((rows.before_ms >= first_close) | had_idle)
         at, windows = self._windows_over(rows.take(after), slice_ms[after])
         self._open.count_late(windows, rows.before_ms[after][at])
+        return NO_ROWS
 
     def finish(self, devices: Int64 | Int32) -> list[WindowResults]:
         """See :class:`~streams.core.operators.Operator`."""
@@ -215,6 +230,10 @@ class HoppingOperator(AlignedOperator):
             self._note_idle(self._windows.columns["device"][windows[state["windows"]["idle"]]])
             rows |= {"series": series[rows["series"]], "site": site[rows["site"]]}
             self._aggregates.restore(state["kept"], self._slices.extend(rows))
+
+    def given_up(self) -> int:
+        """See :class:`~streams.core.operators.Operator`."""
+        return self._aggregates.given_up
 
     def _note_idle(self, devices: Int64 | Int32) -> None:
         """Remember devices whose windows may have closed before their watermark came."""

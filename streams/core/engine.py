@@ -110,6 +110,8 @@ class StreamEngine:
         self.operators = [operator_for(d, self.registry) for d in self.definitions]
         self.sequences = Sequences(rules.max_seq_holes)
         self.identities = Identities(rules.max_identities)
+        self.refused = np.zeros(len(self.definitions), np.int64)
+        """Since the start: readings that a definition did not take because of its limit."""
         self.late_for = np.zeros((0, len(self.definitions)), np.int64)
         self.stamps = np.full(shards, _NO_STAMP, np.int64)
         self.dirty_since = np.full(shards, NEVER, np.int64)
@@ -344,7 +346,9 @@ class StreamEngine:
         for w, operator in enumerate(self.operators):
             taken = member[:, w] & ~late[:, w]
             if taken.any():
-                operator.add(every if taken.all() else every.take(taken))
+                refused = operator.add(every if taken.all() else every.take(taken))
+                if len(refused):
+                    self._count_refused(device, np.flatnonzero(taken)[refused], w)
             results += operator.emit(moved, watermark)
         return results
 
@@ -360,6 +364,13 @@ class StreamEngine:
             (verdict == Class.ACCEPTED) & (r.seq == ABSENT) & (r.quality & TIME_OF_RECEIPT != 0)
         )
         np.add.at(devices[COLUMNS[UNIDENTIFIED]], device[nameless], 1)
+
+    def _count_refused(self, device: Int32, rows: Int64, definition: int) -> None:
+        """Count rows that a limit of one definition kept out as late for it."""
+        self.refused[definition] += len(rows)
+        late = np.zeros((len(rows), len(self.definitions)), np.bool_)
+        late[:, definition] = True
+        self._count_late(device[rows], late)
 
     def _count_late(self, device: Int32, late: Bool) -> None:
         n = self.registry.devices.n

@@ -15,7 +15,8 @@ from streams.core.readings import Bool, Int32, Int64
 from streams.core.registry import Registry
 from streams.core.results import WindowResults
 from streams.core.sessions import SessionOperator
-from streams.core.windows import Calendar, Hopping, Session, Tumbling, Window
+from streams.core.sliding import SlidingOperator
+from streams.core.windows import Calendar, Hopping, Session, Sliding, Tumbling, Window
 
 
 class Operator(Protocol):
@@ -25,8 +26,12 @@ class Operator(Protocol):
         """Return which rows some window still takes, given the watermark before each."""
         ...
 
-    def add(self, rows: Rows) -> None:
-        """Fold rows, in order of arrival."""
+    def add(self, rows: Rows) -> Int64:
+        """Fold rows, in order of arrival; return those that a limit keeps out."""
+        ...
+
+    def given_up(self) -> int:
+        """Return how many readings that were kept were given up since the start, for a limit."""
         ...
 
     def emit(self, devices: Int32 | Int64, watermark_ms: Int64) -> list[WindowResults]:
@@ -73,6 +78,8 @@ def operator_for(definition: Window, registry: Registry) -> Operator:
         return HoppingOperator(definition, writer)
     if isinstance(definition, Session):
         return SessionOperator(definition, writer)
+    if isinstance(definition, Sliding):
+        return SlidingOperator(definition, writer)
     raise TypeError(f"no operator for {definition!r}")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.core.aggregates import Aggregates, Arrays, Rows
+from streams.core.aggregates import NO_ROWS, Aggregates, Arrays, Rows
 from streams.core.columns import Columns
 from streams.core.emission import Writer
 from streams.core.open_windows import LIFE, OpenWindows
@@ -65,7 +65,7 @@ class SessionOperator:
     def __init__(self, definition: Session, writer: Writer) -> None:
         self._definition = definition
         self._writer = writer
-        self._aggregates = Aggregates(definition.aggregates)
+        self._aggregates = Aggregates(definition.aggregates, definition.max_points)
         self._columns = Columns({**_PLACE, **LIFE, **self._aggregates.spec})
         self._open = OpenWindows(self._columns)
         self._spans: dict[int, list[Span]] = {}
@@ -78,7 +78,7 @@ class SessionOperator:
         taken: Bool = before_ms < t_ms + self._definition.reach_ms
         return taken
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Rows) -> Int64:
         """See :class:`~streams.core.operators.Operator`."""
         slots = np.empty(len(rows), np.int64)
         fresh: list[int] = []
@@ -103,6 +103,7 @@ class SessionOperator:
             slots[i] = met[0].slot
             self._stretch(series, met, t_ms, before_ms)
         self._fold(rows, slots, fresh, folded, len(rows))
+        return NO_ROWS
 
     def _met(self, series: int, t_ms: int) -> list[Span]:
         """Return the sessions that a reading belongs to, the earliest first."""
@@ -213,6 +214,10 @@ class SessionOperator:
     def has_open(self, devices: Int64 | Int32) -> Bool:
         """See :class:`~streams.core.operators.Operator`."""
         return self._open.has_open(devices)
+
+    def given_up(self) -> int:
+        """See :class:`~streams.core.operators.Operator`."""
+        return self._aggregates.given_up
 
     def _told(self, slots: Int64, reason: str, rank: Int32 | None = None) -> list[WindowResults]:
         if not len(slots):

@@ -35,7 +35,7 @@ def snapshot(engine: StreamEngine, shard: int) -> State:
         "names": [[reg.tenants[t], reg.names[d]] for t, d in zip(tenant, devices, strict=True)],
         "devices": columns,
         "late_for": _rows(engine.late_for, devices),
-        "definitions": [repr(d) for d in engine.definitions],
+        "definitions": [d.written for d in engine.definitions],
         "sequences": engine.sequences.snapshot(devices),
         "series": {
             "device": _numbering(devices, reg.devices.n)[reg.series["device"][series]],
@@ -55,7 +55,7 @@ def restore(engine: StreamEngine, shard: int, stamp: int, state: State) -> Int32
     :returns: int32, the engine's series index of each of the snapshot's series.
     :raises ValueError: if the snapshot was taken with other window definitions.
     """
-    _check(state["definitions"], [repr(d) for d in engine.definitions])
+    _check(state["definitions"], [d.written for d in engine.definitions])
     reg = engine.registry
     device = np.asarray([reg.device(tenant, name) for tenant, name in state["names"]], np.int32)
     for name, values in state["devices"].items():

@@ -7,6 +7,8 @@ Windows are half-open, ``[start, end)``. A window closes when its device's water
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import gcd
@@ -18,6 +20,11 @@ from streams.core.readings import Int64
 QUANTILES = "quantiles"
 ORDERED = ("first", "last", "delta", "rate")
 """Aggregates that follow from the first and the last reading in event time."""
+TIME_WEIGHTED_MEAN = "time_weighted_mean"
+DISTINCT = "distinct"
+KEEPING = (TIME_WEIGHTED_MEAN, DISTINCT)
+"""Aggregates for which a pane keeps single readings or values, up to ``max_points``."""
+DEFAULT_MAX_POINTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +32,8 @@ class Window:
     """What all kinds of windows have in common.
 
     ``metrics`` are globs; ``aggregates`` are those beyond count, sum, min, max, mean and sd:
-    names of :data:`ORDERED`, or ``p50``, ``p99`` and so on for quantiles.
+    names of :data:`ORDERED` and :data:`KEEPING`, or ``p50``, ``p99`` and so on for quantiles.
+    ``max_points`` bounds what is kept for those of :data:`KEEPING`.
     """
 
     name: str
@@ -33,6 +41,13 @@ class Window:
     grace_ms: int = 0
     horizon_ms: int = 0
     aggregates: tuple[str, ...] = ()
+    max_points: int = field(default=DEFAULT_MAX_POINTS, repr=False)
+
+    @property
+    def written(self) -> str:
+        """The definition as stored state names it: whatever decides a result is in there."""
+        keeps = any(name in KEEPING for name in self.aggregates)
+        return f"{self!r}, max_points={self.max_points}" if keeps else repr(self)
 
     @property
     def reach_ms(self) -> int:
@@ -162,3 +177,60 @@ class Session(Window):
     def reach_ms(self) -> int:
         """See :class:`Window`."""
         return self.gap_ms + self.grace_ms + self.horizon_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sliding(Window):
+    """One window for each event time of a series' readings, at which it ends.
+
+    Over the last ``size_ms``: the readings of ``(t - size_ms, t]``, told as the window
+    ``[t - size_ms + 1, t + 1)``. Or over the ``last`` readings up to and including those at ``t``,
+    by event time and then arrival, told as ``[t, t + 1)``: how far it reaches back changes with a
+    correction, so it is known by its end alone. Either, never both.
+
+    ``max_points`` bounds what a series keeps, above ``last``.
+    """
+
+    max_points: int = DEFAULT_MAX_POINTS
+    size_ms: int | None = None
+    last: int | None = None
+
+    @property
+    def width_ms(self) -> int:
+        """Of a window, from start to end."""
+        return 1 if self.size_ms is None else self.size_ms
+
+    @property
+    def reading_count(self) -> int:
+        """Most readings of a window over the last ones."""
+        assert self.last is not None
+        return self.last
+
+    @property
+    def reach_ms(self) -> int:
+        """See :class:`Window`."""
+        return self.width_ms + self.grace_ms + self.horizon_ms
+
+    def start_of(self, t_ms: Int64) -> Int64:
+        """Return the start of the window that ends at each time."""
+        return t_ms - (self.width_ms - 1)
+
+    def end_of(self, start_ms: Int64) -> Int64:
+        """Return the end of each window."""
+        return start_ms + self.width_ms
+
+    def first_needed(self, times_ms: Sequence[int] | Int64, watermark_ms: int) -> int:
+        """Return the first of ascending points that a window needs which has not closed yet.
+
+        With the horizon taken off the watermark: which needs it for a correction.
+        """
+        open_ms = watermark_ms - self.grace_ms
+        if self.size_ms is not None:
+            return bisect_left(times_ms, open_ms - self.size_ms + 1)
+        return max(0, bisect_left(times_ms, open_ms) - (self.reading_count - 1))
+
+    def edge_ms(self, times_ms: Sequence[int], first: int) -> int:
+        """Return the least time whose window is whole, when points before *first* are given up."""
+        if self.size_ms is not None:
+            return times_ms[first - 1] + self.size_ms
+        return times_ms[first + max(0, self.reading_count - 2)]

@@ -96,7 +96,8 @@ def count_late(settings: Settings, history: History, late: Sequence[Held]) -> Co
         places = _places(settings, held)
         if not places:
             why_not[held.identity] = (
-                "no window counts it again: its metric has none but sessions, or it is text"
+                "no window counts it again: its metric has only sessions or sliding ones, or it is "
+                "text"
             )
         for place in places:
             by_place.setdefault(place, set()).add(held.identity)

@@ -22,9 +22,9 @@ from streams.settings.sections import (
     TwinPath,
     Twins,
     Webhook,
-    Window,
     Worker,
 )
+from streams.settings.windows import Window
 
 __all__ = [
     "Alerts",

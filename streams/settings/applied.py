@@ -17,7 +17,8 @@ import orjson
 from streams.errors import SettingsError
 from streams.settings.loader import Settings
 from streams.settings.sections import Mapping as MappingSection
-from streams.settings.sections import MetricSpec, Window
+from streams.settings.sections import MetricSpec
+from streams.settings.windows import Window
 
 SECTIONS = ("mappings", "metrics", "windows")
 _VERSION = 1

@@ -42,9 +42,9 @@ from streams.settings.sections import (
     Topics,
     Twins,
     Webhook,
-    Window,
     Worker,
 )
+from streams.settings.windows import Window
 from streams.toml_lines import TomlFile, read_toml
 
 PACKAGE = "headwater"
@@ -132,12 +132,18 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _windows_of_rollups(self) -> Settings:
         names = [window.name for window in self.windows]
+        sliding = [window.name for window in self.windows if window.kind == "sliding"]
         for rollup in self.rollups:
             for glob in rollup.windows:
                 if not any(fnmatchcase(name, glob) for name in names):
                     raise ValueError(
                         f"rollups: {rollup.name!r} names the window {glob!r}, expected one of "
                         f"{', '.join(names) or 'none'}"
+                    )
+                if glob in sliding:
+                    raise ValueError(
+                        f"rollups: {rollup.name!r} names the sliding window {glob!r}: its windows "
+                        "end at the readings of one device, so there is nothing to fold"
                     )
         return self
 

@@ -6,11 +6,8 @@ The docstring below a field is its line in the reference of the documentation.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from functools import cache
-from math import gcd
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import available_timezones
 
 from pydantic import (
     BaseModel,
@@ -21,20 +18,10 @@ from pydantic import (
 )
 
 from streams.extensions import CODECS, DETECTORS, SINKS
-from streams.settings.plugged import Aggregate, Option, check_installed
+from streams.settings.plugged import Option, check_installed
 
 Ms = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
-_zones = cache(available_timezones)
-"""Names of time zones: to look for them is slow."""
-MAX_SLICES = 10_000
-"""Of one hopping window."""
-_NEEDS = {
-    "tumbling": ("size_ms",),
-    "hopping": ("size_ms", "step_ms"),
-    "session": ("gap_ms",),
-    "calendar": ("period",),
-}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
@@ -166,68 +153,6 @@ class Devices(Section):
     """Per shard: readings of further devices are rejected as ``too-many-devices``."""
     max_metrics: Positive = 1_000
     """Per device: readings of further metrics are rejected as ``too-many-metrics``."""
-
-
-class Window(Section):
-    """A window definition."""
-
-    name: Name
-    """Names the window in results."""
-    kind: Literal["tumbling", "hopping", "session", "calendar"] = "tumbling"
-    """``tumbling`` and ``hopping`` need ``size_ms``, ``hopping`` also ``step_ms``, ``session``
-    needs ``gap_ms``, ``calendar`` needs ``period``."""
-    metrics: list[str] = ["*"]
-    """Globs over metric names."""
-    aggregates: list[Aggregate] = []
-    """Beyond count, sum, min, max, mean and sd: ``first``, ``last``, ``delta``, ``rate`` (per
-    second), quantiles such as ``p50`` or ``p99.9``, right to 1 % of their value, and what a
-    package adds under ``headwater.aggregates``."""
-    size_ms: Positive | None = None
-    """Windows are half-open: [start, start + size)."""
-    step_ms: Positive | None = None
-    """A hopping window begins every so often; readings are folded once, whatever the overlap."""
-    gap_ms: Positive | None = None
-    """Readings less than this apart belong to one session."""
-    period: Literal["day", "week", "month"] | None = None
-    """Of a calendar window, from midnight to midnight; weeks begin on Monday."""
-    zone: str = "UTC"
-    """Time zone of a calendar window, such as ``Europe/Berlin``."""
-    offset_ms: Ms = 0
-    """Shifts the starts of tumbling and hopping windows from multiples of size or step."""
-    grace_ms: Ms = 0
-    """How far the watermark must pass the end before revision 0 is emitted."""
-    horizon_ms: Ms = 3_600_000
-    """How long after grace corrections are accepted; beyond it readings are late."""
-
-    @field_validator("zone")
-    @classmethod
-    def _is_zone(cls, zone: str) -> str:
-        if zone not in _zones():
-            raise ValueError(f"{zone!r} is no time zone; expected a name such as Europe/Berlin")
-        return zone
-
-    @model_validator(mode="after")
-    def _has_what_its_kind_needs(self) -> Window:
-        needs = _NEEDS[self.kind]
-        for field in ("size_ms", "step_ms", "gap_ms", "period"):
-            given = getattr(self, field) is not None
-            if given != (field in needs):
-                verb = "needs" if field in needs else "has no"
-                raise ValueError(
-                    f"a {self.kind} window {verb} {field}; it takes {', '.join(needs)}"
-                )
-        if self.kind == "hopping":
-            assert self.size_ms is not None
-            assert self.step_ms is not None
-            slices = self.size_ms // gcd(self.size_ms, self.step_ms)
-            if self.step_ms > self.size_ms:
-                raise ValueError("step_ms is more than size_ms: readings would fall in between")
-            if slices > MAX_SLICES:
-                raise ValueError(
-                    f"size_ms and step_ms cut a window into {slices} slices, at most {MAX_SLICES} "
-                    "are allowed; let the step divide the size"
-                )
-        return self
 
 
 class Rollup(Section):

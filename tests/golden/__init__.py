@@ -18,8 +18,7 @@ import orjson
 from streams.agents.readings import make_readings
 from streams.agents.rollups import make_groups, make_partials
 from streams.ports import LogicFactory
-from streams.settings import Settings
-from streams.settings.sections import Window
+from streams.settings import Settings, Window
 from streams.testing import Driver, frame
 
 HERE = Path(__file__).parent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +21,7 @@ DISORDER, IDLE, IDLE_FINAL = 10, 500, 900
 RULES = DeviceRules(DISORDER, 10**9, IDLE, IDLE_FINAL, 1000, 100_000, 1000, 1000)
 GRACE, HORIZON = 15, 120
 COMMON = {"grace_ms": GRACE, "horizon_ms": HORIZON}
-EXTRA = ("first", "last", "delta", "rate", "p50", "p90")
+EXTRA = ("first", "last", "delta", "rate", "p50", "p90", "time_weighted_mean", "distinct")
 HOPPING = Hopping(name="hop", size_ms=100, step_ms=40, offset_ms=7, aggregates=EXTRA, **COMMON)
 SESSION = Session(name="session", gap_ms=45, aggregates=EXTRA, **COMMON)
 BOUNDS = np.asarray([0, 50, 180, 200, 420, 421, 700, 10_000], np.int64)
@@ -29,7 +29,9 @@ CALENDAR = Calendar(
     name="calendar", calendar="odd", boundaries_ms=BOUNDS, aggregates=EXTRA, **COMMON
 )
 TUMBLING = Tumbling(name="tumbling", size_ms=90, aggregates=EXTRA, **COMMON)
-KINDS = [TUMBLING, CALENDAR, HOPPING, SESSION]
+# Panes that keep too little for the time-weighted mean, and for the distinct values.
+FULL = [replace(d, name=f"{d.name}-full", max_points=2) for d in (TUMBLING, HOPPING, SESSION)]
+KINDS = [TUMBLING, CALENDAR, HOPPING, SESSION, *FULL]
 
 rows = st.builds(
     Row,
@@ -219,6 +221,32 @@ def check(got, readings):
     assert got["p50"] == pytest.approx(nearest, rel=0.0101, abs=1e-150)
 
 
+def check_kept(got, readings, definition):
+    """To the bit: what needs every reading, or every value."""
+    slice_ms = definition.slice_ms if isinstance(definition, Hopping) else 10**9
+    panes = {}
+    for t, value in readings:
+        panes.setdefault((t - 7) // slice_ms, []).append(value)
+    mean, distinct = time_weighted_mean(readings), len({v for _, v in readings})
+    if max(map(len, panes.values())) > definition.max_points:
+        mean = math.nan
+    if max(len(set(values)) for values in panes.values()) > definition.max_points:
+        distinct = math.nan
+    assert [got["time_weighted_mean"], got["distinct"]] == pytest.approx(
+        [mean, distinct], rel=0, abs=0, nan_ok=True
+    )
+
+
+def time_weighted_mean(readings):
+    """Each value holds until the next reading; sorting keeps the order of arrival."""
+    steps = sorted(readings, key=lambda r: r[0])
+    area = span = 0.0
+    for (t, value), (until, _) in pairwise(steps):
+        area += value * (until - t)
+        span += until - t
+    return area / span if span else steps[-1][1]
+
+
 @pytest.mark.parametrize("definition", KINDS, ids=lambda d: d.name)
 @settings(max_examples=120)
 @given(logs(), st.lists(st.integers(0, 20), max_size=5))
@@ -234,6 +262,7 @@ def test_the_greatest_revisions_are_what_the_rules_say(definition, records, cuts
                 assert got["count"] == 0
             else:
                 check(got, readings)
+                check_kept(got, readings, definition)
 
 
 @pytest.mark.parametrize("definition", KINDS, ids=lambda d: d.name)

@@ -23,6 +23,7 @@ def only(**window):
         ({"kind": "hopping", "size_ms": 100, "step_ms": 40}, 35, [(-40, 60), (0, 100)]),
         ({"kind": "calendar", "period": "day"}, DAY_MS + 5, [(DAY_MS, 2 * DAY_MS)]),
         ({"kind": "session", "gap_ms": 5}, 1, []),
+        ({"kind": "sliding", "size_ms": 5}, 1, []),
     ],
 )
 def test_the_windows_that_hold_a_time(window, t_ms, spans):
@@ -36,6 +37,8 @@ def test_the_windows_that_hold_a_time(window, t_ms, spans):
         ({"size_ms": 100, "grace_ms": 7}, 107),
         ({"kind": "hopping", "size_ms": 100, "step_ms": 40}, 140),
         ({"kind": "session", "gap_ms": 30}, 80),
+        ({"kind": "sliding", "size_ms": 100}, 51),
+        ({"kind": "sliding", "last": 100, "grace_ms": 7}, 58),
     ],
 )
 def test_a_reading_is_taken_until_the_last_of_its_windows_takes_no_more(window, last_ms):

@@ -52,6 +52,26 @@ def test_a_missing_file_means_defaults(written):
             "toml:5: windows.0.zone: 'Mars' is no time zone",
         ),
         (
+            '[[windows]]\nname = "a"\nkind = "sliding"\nlast = 10001\n',
+            "toml:4: windows.0.last: Input should be less than or equal to 10000 (found 10001)",
+        ),
+        (
+            '[[windows]]\nname = "a"\nkind = "sliding"\n\nsize_ms = 604800001\n',
+            "toml:5: windows.0.size_ms: a sliding window is at most 604800000 ms long (7 days)",
+        ),
+        (
+            '[[windows]]\nname = "a"\nkind = "sliding"\nlast = 2\nsize_ms = 5\n',
+            "toml:1: windows.0: a sliding window needs size_ms or last, not both",
+        ),
+        (
+            '[[windows]]\nname = "a"\nsize_ms = 5\nlast = 2\n',
+            "a tumbling window has no last; it takes size_ms",
+        ),
+        (
+            '[[windows]]\nname = "a"\nkind = "sliding"\nlast = 20\nmax_points = 20\n',
+            "max_points = 20 must be more than last = 20",
+        ),
+        (
             '[[webhooks]]\nname="h"\nurl = "ftp://x"\nsecret_file="s"\n',
             "toml:3: webhooks.0.url: expected",
         ),
@@ -70,6 +90,15 @@ def test_an_offence_is_named_with_its_line(written, text, says):
 def test_a_rollup_of_a_window_that_is_not_there_is_named(written):
     written('[[rollups]]\nname = "s"\ngroup = "site"\nwindows = ["5m"]\n')
     with pytest.raises(SettingsError, match="names the window '5m', expected one of 1m"):
+        load()
+
+
+def test_a_rollup_of_a_sliding_window_is_refused(written):
+    written(
+        '[[windows]]\nname = "s"\nkind = "sliding"\nlast = 5\n'
+        '[[rollups]]\nname = "r"\ngroup = "site"\nwindows = ["s"]\n'
+    )
+    with pytest.raises(SettingsError, match="names the sliding window 's'"):
         load()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from streams.agents.window_definitions import boundaries_ms, definition_of
-from streams.core.windows import Calendar, Hopping, Session, Tumbling
+from streams.core.windows import Calendar, Hopping, Session, Sliding, Tumbling
 from streams.settings import Window
 
 HOUR_MS = 3_600_000
@@ -26,6 +26,8 @@ def ms(zone, *when):
         ({"kind": "hopping", "size_ms": 60, "step_ms": 20}, Hopping),
         ({"kind": "session", "gap_ms": 5}, Session),
         ({"kind": "calendar", "period": "day"}, Calendar),
+        ({"kind": "sliding", "size_ms": 5}, Sliding),
+        ({"kind": "sliding", "last": 5}, Sliding),
     ],
 )
 def test_each_kind_has_its_definition(given, kind):
@@ -69,3 +71,5 @@ def test_definitions_that_differ_in_any_number_are_told_apart():
 
     days = [{"kind": "calendar", "period": "day", "zone": z} for z in ("UTC", "Asia/Tokyo")]
     assert len({one(**given) for given in [*days, {"size_ms": 5}, {"size_ms": 6}]}) == 4
+    sliding = [{"last": 5}, {"size_ms": 5}, {"size_ms": 5, "max_points": 7}]
+    assert len({one(kind="sliding", **given) for given in sliding}) == 3
