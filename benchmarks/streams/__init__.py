@@ -18,6 +18,7 @@ from benchmarks.streams import (
     compare,
     flatness,
     latency,
+    quiet,
     restart,
     scale,
     soak,
@@ -29,7 +30,7 @@ from benchmarks.streams.session import Session
 
 PARTS = (
     *("compare", "flatness", "latency"),
-    *("checkpoints", "windows", "restart", "scale", "soak"),
+    *("checkpoints", "windows", "quiet", "restart", "scale", "soak"),
 )
 _LONG = ("soak",)
 """Run only where they are asked for by name."""
@@ -72,6 +73,7 @@ def run(
             "latency": lambda: latency.measure(session, _LATENCY_PER_S, seconds),
             "checkpoints": lambda: checkpoints.measure(session, seconds),
             "windows": lambda: windows.measure(session),
+            "quiet": lambda: quiet.measure(session),
             "restart": lambda: restart.measure(session),
             "scale": lambda: scale.measure(session),
             "soak": lambda: soak.measure(session, readings),

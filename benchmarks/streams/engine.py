@@ -61,7 +61,8 @@ class Turns:
         spent = 0.0
         for begin in range(0, n, batch):
             device = np.arange(begin, min(n, begin + batch), dtype=np.int32)
-            rows = self._rows(device, value[device], t_ms)
+            times = np.full(len(device), t_ms, np.int64)
+            rows = log_rows(device, value[device], times, self._names, self._turn)
             started = time.process_time()
             folded = self.engine.fold(rows)
             spent += time.process_time() - started
@@ -69,21 +70,30 @@ class Turns:
         self._turn += 1
         return spent
 
-    def _rows(self, device: Any, value: Any, t_ms: int) -> LogRows:
-        n = len(device)
-        readings = Readings(
-            tenant=Labels.constant(TENANT, n),
-            site=Labels.constant(SITE, n),
-            device=Labels(device, self._names),
-            metric=Labels.constant(METRIC, n),
-            t_ms=np.full(n, t_ms, np.int64),
-            received_ms=np.full(n, t_ms, np.int64),
-            value=value,
-            quality=np.zeros(n, np.uint8),
-            boot=np.full(n, BOOT, np.int64),
-            seq=np.full(n, self._turn, np.int64),
-            exact_int={},
-            text={},
-        )
-        offset = np.full(n, self._turn * len(self._names) + int(device[0]), np.int64)
-        return LogRows(readings, offset, np.arange(n, dtype=np.int32), np.full(n, t_ms, np.int64))
+
+def log_rows(device: Any, value: Any, t_ms: Any, names: Sequence[str], turn: int) -> LogRows:
+    """Return a batch: one record, or one a reading where their times differ.
+
+    :param device, value, t_ms: arrays[n]; *device* indexes into *names*, times ascend.
+    :param turn: how many readings each device has sent before.
+    """
+    n = len(device)
+    readings = Readings(
+        tenant=Labels.constant(TENANT, n),
+        site=Labels.constant(SITE, n),
+        device=Labels(device, names),
+        metric=Labels.constant(METRIC, n),
+        t_ms=t_ms,
+        received_ms=t_ms,
+        value=value,
+        quality=np.zeros(n, np.uint8),
+        boot=np.full(n, BOOT, np.int64),
+        seq=np.full(n, turn, np.int64),
+        exact_int={},
+        text={},
+    )
+    one = int(t_ms[0]) == int(t_ms[-1])
+    first = turn * len(names) + int(device[0])
+    offset = np.full(n, first, np.int64) if one else np.arange(first, first + n)
+    row = np.arange(n, dtype=np.int32) if one else np.zeros(n, np.int32)
+    return LogRows(readings, offset, row, t_ms)

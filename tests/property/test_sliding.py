@@ -17,7 +17,7 @@ from tests.oracle import Record, Row
 from tests.property.test_engine import as_rows
 from tests.property.test_windows import DISORDER, IDLE, IDLE_FINAL, logs, time_weighted_mean
 
-RULES = DeviceRules(DISORDER, 10**9, IDLE, IDLE_FINAL, 1000, 100_000)
+RULES = DeviceRules(DISORDER, 10**9, IDLE, IDLE_FINAL, 1000, 100_000, 1000, 1000)
 EXTRA = ("first", "last", "delta", "rate", "time_weighted_mean", "distinct", "p50")
 NAMES = ("count", "sum", "min", "max", "mean", "sd", *EXTRA[:-1])
 
