@@ -150,7 +150,7 @@ class Oracle:
             taken = True
             pane = device.panes.setdefault((row.metric, w, start), Pane())
             late = before >= closes or pane.idle
-            pane.values.append(row.value)
+            pane.values.append(row.value + 0.0)  # 0.0 for -0.0
             pane.late += late
             if late and pane.closed:
                 self.emit((row.device, row.metric, w, start), pane)

@@ -338,7 +338,8 @@ class StreamEngine:
             before,
             r.received_ms,
             rows.kafka_ms,
-            r.value,
+            # 0.0 for -0.0: which of the two a least value is, numpy leaves to the machine.
+            r.value + 0.0,
         )
         moved = np.unique(device)
         watermark = reg.devices["max_t_ms"][moved] - self.rules.disorder_ms

@@ -133,7 +133,7 @@ class Plain:
     def fold(self, key, row, before):
         mine = self.windows.setdefault(key, {})
         mine.setdefault(row.t_ms, Ending())
-        point = (row.t_ms, row.value)
+        point = (row.t_ms, row.value + 0.0)  # 0.0 for -0.0
         self.points[key].append(point)
         for t, window in mine.items():
             # The same object, not only an equal one.
@@ -243,7 +243,7 @@ def run(definition, records, cuts, engine=None):
 
 
 @EACH_KIND
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(logs(), CUTS)
 def test_any_batching_gives_what_the_rules_say_row_by_row(definition, records, cuts):
     expected, engine = Plain(definition).run(records), engine_for(definition)
@@ -258,7 +258,7 @@ def test_any_batching_gives_what_the_rules_say_row_by_row(definition, records, c
 
 
 @EACH_KIND
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logs(), st.integers(0, 20), st.integers(0, 20), CUTS)
 def test_a_crash_at_any_point_changes_nothing(definition, records, checkpoint, crash, cuts):
     first, told, stored = engine_for(definition), Told(), {}
@@ -281,7 +281,7 @@ def test_a_crash_at_any_point_changes_nothing(definition, records, checkpoint, c
 
 
 @EACH_KIND
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(logs())
 def test_how_devices_are_interleaved_changes_nothing(definition, records):
     apart = [
@@ -293,7 +293,7 @@ def test_how_devices_are_interleaved_changes_nothing(definition, records):
 
 
 @EACH_KIND
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(logs(), CUTS)
 def test_what_is_forgotten_is_needed_no_more(definition, records, cuts):
     class Eager:

@@ -110,7 +110,7 @@ class Plain:
         mine = self.windows.setdefault(key, [])
         for window in self.places(mine, row.t_ms, before, key):
             late = before >= self.closes(window) or window.idle
-            window.readings.append((row.t_ms, row.value))
+            window.readings.append((row.t_ms, row.value + 0.0))  # 0.0 for -0.0
             window.late += late
             if isinstance(self.d, Session):
                 window.start = min(window.start, row.t_ms)

@@ -95,7 +95,7 @@ def played(first, before, then, *, batches, crashes=(), revision=1):
     return driver
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows, rows)
 def test_what_an_added_window_tells_is_what_it_would_have_told_from_the_beginning(before, then):
     then = [(device, t_ms + 1_900, value) for device, t_ms, value in then]
@@ -124,7 +124,7 @@ def test_what_an_added_window_tells_is_what_it_would_have_told_from_the_beginnin
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows,
     rows,
