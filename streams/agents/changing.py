@@ -58,7 +58,7 @@ def adapted(state: Mapping[str, Any], windows: Sequence[Window], shards: int) ->
     late = np.zeros((len(state["late_for"]), len(definitions)), np.int64)
     parts = []
     for to, definition in enumerate(definitions):
-        at = held.get(repr(definition))
+        at = held.get(definition.written)
         if at is None:
             nobody = Registry(shards, definitions, max_devices=1, max_metrics=1)
             empty = operator_for(definition, nobody)
@@ -68,7 +68,7 @@ def adapted(state: Mapping[str, Any], windows: Sequence[Window], shards: int) ->
             late[:, to] = state["late_for"][:, at]
     return {
         **state,
-        "definitions": [repr(definition) for definition in definitions],
+        "definitions": [definition.written for definition in definitions],
         "windows": parts,
         "late_for": late,
     }
@@ -190,7 +190,7 @@ class Course:
             return self._documents[found]
         # Of a version that did not note it, or a worker that knew of no document.
         for document in reversed(list(self._documents.values())):
-            written = [repr(definition_of(window)) for window in document.windows()]
+            written = [definition_of(window).written for window in document.windows()]
             if written == state.get("definitions"):
                 return document
         return None

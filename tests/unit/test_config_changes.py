@@ -14,7 +14,7 @@ from streams.settings import Mapping, MetricSpec, Settings, Window
 from streams.settings.applied import changes, document_of, following, in_force, newest, parse
 from streams.testing import Driver, frame
 
-FEW = [Window(name="w", size_ms=100, horizon_ms=300)]
+FEW = [Window(name="w", size_ms=100, horizon_ms=300, aggregates=["distinct"])]
 MORE = [
     *FEW,
     Window(name="wide", size_ms=400, horizon_ms=500, aggregates=["p50", "last"]),
