@@ -39,6 +39,11 @@ class Installed:
     version: str
     target: str
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether Headwater itself brings it."""
+        return self.package == "headwater"
+
 
 def installed(group: str) -> list[Installed]:
     """Return what is installed under a group, by name."""

@@ -105,9 +105,7 @@ class Codecs:
         except DecodeError:
             raise
         except Exception as error:
-            raise DecodeError(
-                "codec-failed", f"the codec {name}: {type(error).__name__}: {str(error)[:200]}"
-            ) from error
+            raise _failed(name, error) from error
         if len(rows) == before:
             raise DecodeError("no-readings", f"the codec {name} found no reading in the payload")
 
@@ -121,9 +119,7 @@ class Codecs:
                 if self._get(name).recognises(payload):
                     return name
             except Exception as error:
-                raise DecodeError(
-                    "codec-failed", f"the codec {name}: {type(error).__name__}: {str(error)[:200]}"
-                ) from error
+                raise _failed(name, error) from error
         return None
 
     def _get(self, name: str) -> Codec:
@@ -139,6 +135,12 @@ class Codecs:
                 raise SettingsError(f"codecs: {name} takes {kind}, which is another codec's")
             types[kind.encode()] = name
         return types
+
+
+def _failed(name: str, error: Exception) -> DecodeError:
+    return DecodeError(
+        "codec-failed", f"the codec {name}: {type(error).__name__}: {str(error)[:200]}"
+    )
 
 
 class _CheckedRows:

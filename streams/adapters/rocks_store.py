@@ -13,6 +13,8 @@ from typing import Any
 
 from faust.stores import rocksdb
 
+from streams.adapters.shard_keys import partition_in
+
 OPTIONS = {
     "driver": "rocksdict",
     "max_open_files": 256,
@@ -22,8 +24,6 @@ OPTIONS = {
     "block_cache_size": 1 << 20,
 }
 """There is one database per table and partition, pieces are large, and read only at a start."""
-
-_SEPARATOR = b"\x00"
 
 
 class Store(rocksdb.Store):
@@ -47,4 +47,4 @@ class Store(rocksdb.Store):
         self._db_of(key).delete(key)
 
     def _db_of(self, key: bytes) -> Any:
-        return self._db_for_partition(int(key.split(_SEPARATOR, 1)[0]))
+        return self._db_for_partition(partition_in(key))

@@ -20,10 +20,10 @@ import faust
 from faust.types import FutureMessage
 
 from streams.adapters import rocks_store
+from streams.adapters.shard_keys import join_key, partition_in, split_key
 
 CHUNK_BYTES = 900_000
 _HEAD = struct.Struct(">qIQ")
-_SEPARATOR = b"\x00"
 
 CHANGELOG_CONFIG: Mapping[str, Any] = {
     "cleanup.policy": "compact",
@@ -138,27 +138,6 @@ async def acknowledged(futures: Iterable[asyncio.Future[Any]]) -> None:
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
         for future in done:
             future.result()
-
-
-def join_key(partition: int, key: str, incarnation: bytes, slot: int, chunk: int) -> bytes:
-    """Return the table key of a chunk."""
-    tail = _SEPARATOR.join([incarnation, str(slot).encode(), str(chunk).encode()])
-    return _prefix(partition, key) + tail
-
-
-def split_key(raw: bytes) -> tuple[int, str, bytes, int, int]:
-    """Return partition, key, incarnation, slot and chunk of a table key."""
-    partition, key, incarnation, slot, chunk = raw.split(_SEPARATOR)
-    return int(partition), key.decode(), incarnation, int(slot), int(chunk)
-
-
-def partition_in(raw: bytes) -> int:
-    """Return the partition that a table key belongs to."""
-    return int(raw.split(_SEPARATOR, 1)[0])
-
-
-def _prefix(partition: int, key: str) -> bytes:
-    return _SEPARATOR.join([str(partition).encode(), key.encode(), b""])
 
 
 def _assemble(key: str, head: bytes, chunks: Mapping[int, bytes]) -> Piece | None:

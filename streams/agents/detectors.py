@@ -98,5 +98,4 @@ def detector_of(settings: Detection) -> Detector:
     :raises SettingsError: if it cannot be loaded, or its options are wrong.
     """
     made: Detector = load(DETECTORS, settings.detector)(settings)
-    own = require(DETECTORS, settings.detector).package == "headwater"
-    return made if own else _Checked(made)
+    return made if require(DETECTORS, settings.detector).is_ours else _Checked(made)

@@ -44,7 +44,7 @@ def check(
     console.print(f"[green]✓[/] {path or config_path()} is valid")
     for group in GROUPS:
         found = ", ".join(
-            one.name if one.package == "headwater" else f"{one.name} ({one.package} {one.version})"
+            one.name if one.is_ours else f"{one.name} ({one.package} {one.version})"
             for one in installed(group)
         )
         console.print(f"  {group.removeprefix('headwater.'):<12} {found or '-'}")

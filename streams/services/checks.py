@@ -64,7 +64,7 @@ def _settings() -> Item:
 
 def _extensions() -> Item:
     """What other packages add."""
-    found = [one for group in GROUPS for one in installed(group) if one.package != "headwater"]
+    found = [one for group in GROUPS for one in installed(group) if not one.is_ours]
     shown = ", ".join(
         f"{one.group.removeprefix('headwater.')}: {one.name} ({one.package} {one.version})"
         for one in found

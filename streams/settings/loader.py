@@ -47,8 +47,6 @@ from streams.settings.sections import (
 from streams.settings.windows import Window
 from streams.toml_lines import TomlFile, read_toml
 
-PACKAGE = "headwater"
-"""Of our own extensions."""
 _SERVERS = ("kafka", "mqtt", "influx")
 
 
@@ -182,7 +180,7 @@ class Settings(BaseSettings):
         ]
         used.append((DETECTORS, self.detection.detector))
         found = [require(group, name) for group, name in used]
-        return [one for one in found if one.package != PACKAGE]
+        return [one for one in found if not one.is_ours]
 
 
 def config_path() -> Path:

@@ -16,7 +16,7 @@ import time
 import orjson
 import pytest
 
-from streams.adapters.shard_table import split_key
+from streams.adapters.shard_keys import split_key
 from streams.settings import load
 from tests.scenario.fleet import GROUP, Fleet, came_back
 from tests.scenario.load import Load, under

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.adapters import shard_table
-from streams.adapters.shard_table import ShardStore, join_key, partition_in, split_key
+from streams.adapters.shard_keys import join_key, partition_in, split_key
+from streams.adapters.shard_table import ShardStore
 
 FIRST, SECOND = b"aaaa", b"bbbb"
 
