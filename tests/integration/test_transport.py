@@ -44,6 +44,9 @@ class Child:
         self.process.kill()
         self.process.wait()
 
+    def ready(self):
+        return "Worker ready" in (self.home / "log").read_text()
+
     def notes(self, kind):
         path = self.home / "notes.jsonl"
         lines = path.read_bytes().splitlines() if path.exists() else []
@@ -263,6 +266,8 @@ def stored(child, topic):
 def test_a_standby_has_on_disk_what_it_takes_over(kafka, topic, start):
     options = {"store": "rocksdb", "standbys": 1}
     pair = [start(instance_id=name, **options) for name in ("a", "b")]
+    # The later one joins the group before there is anything that the first could read alone.
+    eventually(lambda: all(child.ready() for child in pair), within_s=60, what="both in the group")
     for partition in (0, 1):
         send(kafka, topic, numbers(500), partition)
 
