@@ -122,8 +122,7 @@ class Consumer(base.Consumer):
         if records is None or self.should_stop:
             return
         if not self.flow_active:
-            await self.perform_seek()
-            return
+            return  # What is let fall here is read again: a rebalance ends at what is committed.
         generation = self.app.consumer_generation_id
         for tp, message in self._messages(records):
             if not self.flow_active or self.app.consumer_generation_id != generation:
@@ -133,6 +132,16 @@ class Consumer(base.Consumer):
                 if end is not None:
                     self.app.monitor.track_tp_end_offset(tp, end)
                 yield tp, message
+
+    def pause_partitions(self, tps: Iterable[TP]) -> None:
+        """Stop delivering partitions, also those that wait for their stream to catch up.
+
+        Faust would resume such a one as soon as its stream has drained: in a rebalance before its
+        state is restored, with batches in the way of the changelog that restores it.
+        """
+        paused = set(tps)
+        super().pause_partitions(paused)
+        self._buffered_partitions.difference_update(paused)
 
     def _messages(self, records: Mapping[TP, list[Any]]) -> Iterable[tuple[TP, Message]]:
         batch_topics = self._batch_topics

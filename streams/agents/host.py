@@ -116,8 +116,11 @@ class PartitionHost:
         self._closed = False
 
     async def take(self, event: EventT[Any]) -> None:
-        """Fold one batch of records and produce what the logic makes of it."""
-        if self._closed:
+        """Fold one batch of records and produce what the logic makes of it.
+
+        What comes while partitions are assigned and restored is let go: it is read again after.
+        """
+        if self._closed or self._app.rebalancing:
             return
         message = event.message
         run = await self._run_of(message.tp, message.generation_id or 0)

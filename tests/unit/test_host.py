@@ -84,13 +84,12 @@ def clock(monkeypatch):
 def setting(clock):
     consumer = Consumer({FIRST: 0, SECOND: 0})
     logics = {}
-    app = SimpleNamespace(consumer=consumer, consumer_generation_id=1)
+    app = SimpleNamespace(consumer=consumer, consumer_generation_id=1, rebalancing=False)
     options = HostOptions(checkpoint_ms=1000, silent_ms=1000, stalled_ms=5000)
     make = lambda partition, partitions: logics.setdefault(partition, Logic())  # noqa: E731
     table = SimpleNamespace(of_partition=lambda _: [], changelog_topic_name="t-changelog")
-    return SimpleNamespace(
-        host=PartitionHost(app, TOPIC, make, table, options), consumer=consumer, logics=logics
-    )
+    host = PartitionHost(app, TOPIC, make, table, options)
+    return SimpleNamespace(host=host, app=app, consumer=consumer, logics=logics)
 
 
 async def test_a_last_batch_that_was_let_fall_is_read_again(setting, clock):
@@ -110,6 +109,15 @@ async def test_a_last_batch_that_was_let_fall_is_read_again(setting, clock):
     await host.tick()
     assert setting.logics[0].folded == [0, 1, 2, 3, 4]
     assert consumer.sought == [{FIRST: 2}]
+
+
+async def test_nothing_is_folded_into_a_state_that_is_still_being_restored(setting):
+    setting.app.rebalancing = True
+    await setting.host.take(batch(FIRST, 0, 1))
+    assert setting.logics == {}
+    setting.app.rebalancing = False
+    await setting.host.take(batch(FIRST, 0, 1))
+    assert setting.logics[0].folded == [0, 1]
 
 
 async def test_what_is_read_twice_is_folded_once(setting, clock):

@@ -26,6 +26,7 @@ def consumer():
     one.app = SimpleNamespace(
         batch_topics=frozenset({BATCHES.topic}),
         consumer_generation_id=7,
+        in_recovery=False,
         topics=SimpleNamespace(acks_enabled_for=lambda topic: True),
         monitor=SimpleNamespace(track_tp_end_offset=lambda tp, end: ends.append(tp)),
     )
@@ -38,6 +39,8 @@ def consumer():
     one._committed_offset = defaultdict(lambda: None)
     one._waiting_for_ack = None
     one._n_acked = 0
+    one._active_partitions, one._paused_partitions = set(), set()
+    one._buffered_partitions = set()
     return one
 
 
@@ -164,3 +167,16 @@ def test_the_end_of_a_partition_is_told_only_while_it_is_ours(consumer):
     assert consumer.highwater(BATCHES) is None
     below.subscription = None
     assert consumer.highwater(BATCHES) is None
+
+
+def test_a_partition_that_a_rebalance_paused_stays_so_when_its_stream_has_caught_up(consumer):
+    consumer.resume_partitions({BATCHES, PLAIN})
+    consumer.on_buffer_full(BATCHES)
+    consumer.pause_partitions({BATCHES, PLAIN})
+    consumer.on_buffer_drop(BATCHES)
+    assert consumer._get_active_partitions() == set()
+    consumer.resume_partitions({BATCHES})
+    consumer.on_buffer_full(BATCHES)
+    assert consumer._get_active_partitions() == set()
+    consumer.on_buffer_drop(BATCHES)
+    assert consumer._get_active_partitions() == {BATCHES}
