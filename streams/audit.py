@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from streams.adapters.config_log import now_in_force
 from streams.adapters.influx import MEASUREMENT, Influx
 from streams.adapters.lake import opened, rows_of
 from streams.adapters.log_reader import read_all
@@ -141,7 +142,9 @@ async def audit(settings: Settings, tenant: str | None = None) -> AuditReport:
     """
     log = await _read_log(settings, tenant)
     influx = await _count_influx(settings, tenant) if "influx" in settings.sink.targets else None
-    definitions = [definition_of(window) for window in settings.windows]
+    # A window that was added later has no results for the readings from before.
+    applied = await now_in_force(settings, only_windows_of_always=True)
+    definitions = [definition_of(window) for window in applied.windows]
     lake = _open_lake(settings.lake.absolute()) if "lake" in settings.sink.targets else None
     return reconcile(log, definitions, influx, lake)
 

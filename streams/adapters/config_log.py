@@ -19,6 +19,7 @@ from streams.log import get_logger
 from streams.ports import TIME_MARKER_HEADER, LogRecord, header
 from streams.settings import Settings
 from streams.settings.applied import Document, changes, document_of, in_force, newest, parse
+from streams.settings.windows import Window
 from streams.topics import CONFIG, READINGS
 
 _log = get_logger(__name__)
@@ -30,6 +31,14 @@ _PARTITION = 0
 
 class Documents(dict[str, Document]):
     """Documents by id, in the order of their topic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._windows_always: frozenset[str] | None = None
+
+    def always(self, window: Window) -> bool:
+        """Whether a window is in every document, also in those that no longer count."""
+        return self._windows_always is None or window.name in self._windows_always
 
     async def refresh(self, kafka: str) -> Document | None:
         """Read what the topic holds by now; return what counts.
@@ -46,6 +55,9 @@ class Documents(dict[str, Document]):
     def add(self, value: bytes) -> None:
         """Take a record's value."""
         document = parse(value)
+        windows = frozenset(window["name"] for window in document.sections["windows"])
+        before = self._windows_always
+        self._windows_always = windows if before is None else before & windows
         if document.revision == 0:
             self.pop(document.id, None)  # the last one counts
         self.setdefault(document.id, document)
@@ -116,6 +128,21 @@ async def begin(settings: Settings, documents: Documents, *, note: bool = False)
                 differing=[f"{one.section}: {one.name}" for one in differing],
             )
     return in_force(settings, document)
+
+
+async def now_in_force(settings: Settings, *, only_windows_of_always: bool = False) -> Settings:
+    """Return the settings with what was applied in place of what the file says.
+
+    :param only_windows_of_always: leave out windows of which the log has readings from before.
+    :raises TopicMismatchError: if there is no topic for it.
+    :raises ServiceError: if Kafka cannot be reached.
+    """
+    documents = Documents()
+    found = in_force(settings, await documents.refresh(settings.kafka))
+    if not only_windows_of_always:
+        return found
+    windows = [window for window in found.windows if documents.always(window)]
+    return found.model_copy(update={"windows": windows})
 
 
 async def follow(kafka: str, known: Documents) -> Document:

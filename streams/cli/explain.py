@@ -39,6 +39,7 @@ def explain(
 
     import orjson
 
+    from streams.adapters.config_log import now_in_force
     from streams.explain import explain as take_apart
     from streams.explain_view import page
     from streams.recovery.held import parse_time
@@ -47,7 +48,8 @@ def explain(
     from streams.terminal import console
 
     at_ms = parse_time(window_start, now_ms())
-    found = asyncio.run(take_apart(load(), (tenant, device, metric), at_ms, window))
+    settings = asyncio.run(now_in_force(load()))
+    found = asyncio.run(take_apart(settings, (tenant, device, metric), at_ms, window))
     if json:
         print(orjson.dumps(found.as_json()).decode())
     else:

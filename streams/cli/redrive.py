@@ -45,12 +45,13 @@ def redrive(
     """
     import asyncio
 
+    from streams.adapters.config_log import now_in_force
     from streams.recovery.commands import count, report, selection, settle
     from streams.recovery.ledger import Action
     from streams.recovery.run import judge_of
     from streams.settings import load
 
-    settings = load()
+    settings = asyncio.run(now_in_force(load()))
     chosen = selection(device, reason, since, until, limit)
     if topic is From.LATE:
         outcome = asyncio.run(count(settings, chosen, yes=yes))

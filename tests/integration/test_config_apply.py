@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import UTC, datetime
 
+import orjson
 import pytest
 
 from streams.adapters.results import read_table
@@ -104,6 +106,13 @@ def test_a_window_and_a_mapping_are_added_under_load_without_a_gap(plant):
         == len(load.sent),
         within_s=60, every_s=0.3, what="all readings",
     )  # fmt: skip
+    # What is asked later goes by what was applied, whatever the file says; an audit does not
+    # miss windows of the time before.
+    (plant.home / "headwater.toml").write_text(TOML)
+    at = datetime.fromtimestamp(first / 1000, UTC).isoformat()
+    shown = plant.run("explain", "steady", "x", at, "--window", "two-seconds", "--json")
+    assert len(orjson.loads(shown)["inside"]) == counted[first]
+    assert orjson.loads(plant.run("audit", "--json"))["holds"]
     plant.processes["worker"].kill()
     plant.processes["worker"].wait()
     plant.start("worker")
