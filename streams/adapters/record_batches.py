@@ -21,7 +21,7 @@ pausing under back-pressure and seeking are the base driver's.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -78,6 +78,21 @@ def _as_read(tp: Any, record: Any) -> Any:
     return record
 
 
+@dataclass(frozen=True, slots=True)
+class _Only:
+    """The partitions to take records of, as they are at any time, and never all.
+
+    aiokafka takes an empty set for all partitions. In a rebalance all are paused: a fetch still
+    under way took everything then, also what the changelogs were just sent back for, and dropped
+    it; the recovery waited for it forever.
+    """
+
+    active: Container[TP]
+
+    def __contains__(self, tp: TP) -> bool:
+        return tp in self.active
+
+
 class _Thread(base.AIOKafkaConsumerThread):
     """The thread that fetches."""
 
@@ -87,12 +102,13 @@ class _Thread(base.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
         return consumer
 
-    async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> Any:
+    async def _fetch_records(self, consumer: Any, active: Any, *args: Any, **options: Any) -> Any:
         fetcher = consumer._fetcher
         if not isinstance(fetcher._records, _AsRead):
             batch_topics = cast(Consumer, self.consumer)._batch_topics
             fetcher._records = _AsRead(fetcher._records, batch_topics)
-        return await super()._fetch_records(consumer, *args, **options)
+        only: Any = None if active is None else _Only(active)
+        return await super()._fetch_records(consumer, only, *args, **options)
 
 
 @dataclass(frozen=True, slots=True)

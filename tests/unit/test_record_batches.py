@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import ConsumerRecord
@@ -180,3 +180,19 @@ def test_a_partition_that_a_rebalance_paused_stays_so_when_its_stream_has_caught
     assert consumer._get_active_partitions() == set()
     consumer.on_buffer_drop(BATCHES)
     assert consumer._get_active_partitions() == {BATCHES}
+
+
+async def test_while_all_partitions_are_paused_a_fetch_under_way_takes_nothing():
+    fetcher = object.__new__(Fetcher)
+    fetcher._records = {PLAIN: fetched(PLAIN), BATCHES: fetched(BATCHES)}
+    fetcher._wait_consume_future = None
+    fetcher._subscriptions = SimpleNamespace(
+        reassignment_in_progress=False, is_assigned=lambda tp: True
+    )
+    active = set()
+    taken = record_batches._Only(active)
+    assert await fetcher.fetched_records(taken) == {}
+    assert list(fetcher._records) == [PLAIN, BATCHES]
+    active.add(BATCHES)
+    assert list(await fetcher.fetched_records(taken)) == [BATCHES]
+    assert list(fetcher._records) == [PLAIN]
