@@ -102,12 +102,14 @@ class _Thread(base.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
         return consumer
 
-    async def _fetch_records(self, consumer: Any, active: Any, *args: Any, **options: Any) -> Any:
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, *args: Any, **options: Any
+    ) -> Any:
         fetcher = consumer._fetcher
         if not isinstance(fetcher._records, _AsRead):
             batch_topics = cast(Consumer, self.consumer)._batch_topics
             fetcher._records = _AsRead(fetcher._records, batch_topics)
-        only: Any = None if active is None else _Only(active)
+        only: Any = None if active_partitions is None else _Only(active_partitions)
         return await super()._fetch_records(consumer, only, *args, **options)
 
 
