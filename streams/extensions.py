@@ -69,11 +69,13 @@ def require(group: str, name: str) -> Installed:
     """
     found = [one for one in installed(group) if one.name == name]
     if not found:
-        kind = group.partition(".")[2].removesuffix("s")
-        raise SettingsError(
-            f"no {kind} named {name} is installed; there are "
-            f"{', '.join(names(group)) or 'none'} (a package adds one under {group})"
+        kind, there = group.partition(".")[2].removesuffix("s"), names(group)
+        hint = (
+            f"there are {', '.join(there)} (a package adds one under {group})"
+            if there
+            else "there are none, so Headwater is not installed as it is now: make setup"
         )
+        raise SettingsError(f"no {kind} named {name} is installed; {hint}")
     if len(found) > 1:
         raise SettingsError(
             f"{name} is brought under {group} by several packages: "
