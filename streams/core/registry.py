@@ -157,6 +157,29 @@ class Registry:
             self.devices["tenant"][index] = self._tenants.code(tenant)
         return index
 
+    def restore_devices(self, named: Sequence[Sequence[str]], shard: int) -> Int32:
+        """Return the index of each device of a shard, registering new ones whatever the limit.
+
+        :param named: tenant and name of each.
+        """
+        found: Int32 = np.empty(len(named), np.int32)
+        tenants: list[int] = []
+        first = len(self.names)
+        for at, (tenant, name) in enumerate(named):
+            known = self._devices_of.setdefault(tenant, {})
+            index = known.get(name)
+            if index is None:
+                index = known[name] = len(self.names)
+                self.names.append(name)
+                tenants.append(self._tenants.code(tenant))
+            found[at] = index
+        added = len(tenants)
+        columns = {"tenant": np.asarray(tenants, np.int32), "shard": np.full(added, shard)}
+        self.devices.append(columns, added)
+        assert self.devices.n == first + added
+        self._in_shard[shard] += added
+        return found
+
     def intern_series(self, device: Int32, metric: Labels, *, limited: bool = True) -> Int32:
         """Return the series of each row, registering new ones.
 

@@ -57,7 +57,7 @@ def restore(engine: StreamEngine, shard: int, stamp: int, state: State) -> Int32
     """
     _check(state["definitions"], [d.written for d in engine.definitions])
     reg = engine.registry
-    device = np.asarray([reg.device(tenant, name) for tenant, name in state["names"]], np.int32)
+    device = reg.restore_devices(state["names"], shard)
     for name, values in state["devices"].items():
         reg.devices[name][device] = values
     _add_late(engine, device, state["late_for"])
