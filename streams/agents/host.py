@@ -125,7 +125,7 @@ class PartitionHost:
         message = event.message
         run = await self._run_of(message.tp, message.generation_id or 0)
         records = cast(list[LogRecord], message.value)
-        if not await self._follows(run, records[0].offset):
+        if run is None or not await self._follows(run, records[0].offset):
             return
         fresh = _from(records, run.position.expected)
         if not fresh:
@@ -154,7 +154,7 @@ class PartitionHost:
             if tp.topic != self._topic:
                 continue
             run = await self._run_of(tp, generation)
-            if tp not in self._app.consumer.assignment():
+            if run is None or tp not in self._app.consumer.assignment():
                 return  # It went to another worker meanwhile; the next tick sees what is left.
             behind = self._behind(run)
             _LAG.labels(self._topic, str(run.tp.partition)).set(behind)
@@ -223,21 +223,25 @@ class PartitionHost:
         except IllegalStateError:
             _log.info("not ours any more", tp=str(run.tp))
 
-    async def _run_of(self, tp: TP, generation: int) -> Run:
+    async def _run_of(self, tp: TP, generation: int) -> Run | None:
+        """Return the run of a partition; ``None`` if its assignment is over or not yet restored."""
         async with self._opening:
             run = self._runs.get(tp.partition)
             if run is None or run.generation != generation:
+                begin = await self._begin_of(tp, generation)
+                # Asked behind the last wait: what is restored now stays so while it is loaded.
+                if self._app.rebalancing or self._app.consumer_generation_id != generation:
+                    return None
                 if run is not None and run.checkpoint is not None:
                     run.checkpoint.cancel()
-                run = self._runs[tp.partition] = await self._open(tp, generation)
+                run = self._runs[tp.partition] = self._open(tp, generation, begin)
             return run
 
-    async def _open(self, tp: TP, generation: int) -> Run:
+    def _open(self, tp: TP, generation: int, begin: Begin) -> Run:
         """Load the stored pieces of a partition.
 
         :raises StateError: if they end before the committed position: a part of them is gone.
         """
-        begin = await self._begin_of(tp, generation)
         partitions = self._app.consumer.topic_partitions(self._topic) or tp.partition + 1
         logic = self._factory(tp.partition, partitions)
         store = ShardStore(self._table, tp.partition, os.urandom(8).hex().encode())

@@ -120,6 +120,24 @@ async def test_nothing_is_folded_into_a_state_that_is_still_being_restored(setti
     assert setting.logics[0].folded == [0, 1]
 
 
+async def test_a_tick_that_a_rebalance_overtakes_opens_nothing(setting, monkeypatch):
+    asked = setting.consumer.begin_offsets
+
+    async def overtaken(tps):
+        setting.app.rebalancing = True
+        return await asked(tps)
+
+    monkeypatch.setattr(setting.consumer, "begin_offsets", overtaken)
+    await setting.host.tick()
+    assert setting.logics == {}
+    monkeypatch.undo()
+    setting.app.rebalancing, setting.app.consumer_generation_id = False, 2
+    await setting.host.take(batch(FIRST, 0))  # of generation 1, which is over
+    assert setting.logics == {}
+    await setting.host.tick()
+    assert set(setting.logics) == {FIRST.partition, SECOND.partition}
+
+
 async def test_what_is_read_twice_is_folded_once(setting, clock):
     host, consumer = setting.host, setting.consumer
     consumer.ends[FIRST] = consumer.positions[FIRST] = 3
