@@ -142,8 +142,6 @@ def audit():
     return orjson.loads(done.stdout)
 
 
-# Long, until a worker no longer stays in Faust's recovery where one rebalance follows on another
-# within seconds (CHANGELOG.md, known faults): seen once in a run of `make test`.
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_three_workers_that_are_killed_stopped_joined_and_left_tell_what_one_would_have_told(
