@@ -19,7 +19,6 @@ from streams.log import get_logger
 from streams.ports import TIME_MARKER_HEADER, LogRecord, header
 from streams.settings import Settings
 from streams.settings.applied import Document, changes, document_of, in_force, newest, parse
-from streams.settings.windows import Window
 from streams.topics import CONFIG, READINGS
 
 _log = get_logger(__name__)
@@ -31,14 +30,6 @@ _PARTITION = 0
 
 class Documents(dict[str, Document]):
     """Documents by id, in the order of their topic."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._windows_always: frozenset[str] | None = None
-
-    def always(self, window: Window) -> bool:
-        """Whether a window is in every document, also in those that no longer count."""
-        return self._windows_always is None or window.name in self._windows_always
 
     async def refresh(self, kafka: str) -> Document | None:
         """Read what the topic holds by now; return what counts.
@@ -55,9 +46,6 @@ class Documents(dict[str, Document]):
     def add(self, value: bytes) -> None:
         """Take a record's value."""
         document = parse(value)
-        windows = frozenset(window["name"] for window in document.sections["windows"])
-        before = self._windows_always
-        self._windows_always = windows if before is None else before & windows
         if document.revision == 0:
             self.pop(document.id, None)  # the last one counts
         self.setdefault(document.id, document)
@@ -141,7 +129,9 @@ async def now_in_force(settings: Settings, *, only_windows_of_always: bool = Fal
     found = in_force(settings, await documents.refresh(settings.kafka))
     if not only_windows_of_always:
         return found
-    windows = [window for window in found.windows if documents.always(window)]
+    # Those that no longer count are among the documents too.
+    names = [{window.name for window in one.windows()} for one in documents.values()]
+    windows = [window for window in found.windows if all(window.name in known for known in names)]
     return found.model_copy(update={"windows": windows})
 
 
