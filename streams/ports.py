@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class LogRecord(Protocol):
@@ -96,6 +96,45 @@ class PartitionLogic(Protocol):
 
     def wants_time(self) -> bool:
         """Whether something waits for time to pass: then a silent partition gets time markers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """State that leaves memory: a part of the state under *key*, stored under a name of its own."""
+
+    key: str
+    id: str
+    state: bytes = field(repr=False)
+
+
+@runtime_checkable
+class Evicting(Protocol):
+    """What a logic offers beside :class:`PartitionLogic` if parts of its state may leave memory.
+
+    The host stores segments; once they are, it says so, and the logic forgets those parts. The
+    next snapshot of the key is without them, and names the segments instead; what no snapshot
+    names is removed.
+    """
+
+    def connect(self, fetch: Callable[[str], bytes]) -> None:
+        """Say where segments are read. Called before any ``restore``."""
+        ...
+
+    def leave(self) -> Sequence[Segment]:
+        """Return further segments of what may leave; none if nothing may."""
+        ...
+
+    def left(self, segments: Iterable[str]) -> None:
+        """Forget what lies in these segments, which are stored now."""
+        ...
+
+    def segments(self, key: str) -> Sequence[str]:
+        """Return the segments that the snapshot of a key, taken now, belongs with."""
+        ...
+
+    def shelved(self, key: str, segments: Sequence[str]) -> None:
+        """Learn the segments of a key that was restored. Called after its ``restore``."""
         ...
 
 

@@ -29,7 +29,7 @@ from streams.adapters import frames
 from streams.agents.detectors import Detector
 from streams.core.readings import ABSENT, Float64, Int32, Int64, Labels, Readings
 from streams.errors import DecodeError
-from streams.ports import TIME_MARKER_HEADER, LogicFactory, PartitionLogic, Produce
+from streams.ports import TIME_MARKER_HEADER, Evicting, LogicFactory, PartitionLogic, Produce
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,16 @@ class Driver:
         """Key of a piece of state -> its stamp and bytes, as the last checkpoints left them."""
         self.committed = 0
         """Where the log is read from after a crash."""
-        self.logic: PartitionLogic = factory(partition, partitions)
+        self.segments: dict[str, bytes] = {}
+        """State that left memory, by the name of its segment."""
+        self._named: dict[str, Sequence[str]] = {}
+        self.logic = self._made()
+
+    def _made(self) -> PartitionLogic:
+        logic = self._factory(*self._placement)
+        if isinstance(logic, Evicting):
+            logic.connect(self.segments.__getitem__)
+        return logic
 
     def append(
         self,
@@ -106,14 +115,28 @@ class Driver:
         dirty = dict(sorted(self.logic.dirty().items(), key=lambda item: item[1]))
         for key in list(dirty)[:keys]:
             self.stored[key] = (self._read - 1, self.logic.snapshot(key))
+            if isinstance(self.logic, Evicting):
+                self._named[key] = self.logic.segments(key)
         rest = self.logic.dirty()
         self.committed = min(rest.values(), default=self._read)
 
+    def evict(self) -> int:
+        """Let what is quiet for long leave memory; return how many segments were stored."""
+        stored: list[str] = []
+        while isinstance(self.logic, Evicting) and (leaving := self.logic.leave()):
+            self.segments |= {part.id: part.state for part in leaving}
+            stored += [part.id for part in leaving]
+        if isinstance(self.logic, Evicting):
+            self.logic.left(stored)
+        return len(stored)
+
     def crash(self) -> None:
         """Lose all memory; load what was stored, and read again from the commit position."""
-        self.logic = self._factory(*self._placement)
+        self.logic = self._made()
         for key, (stamp, state) in self.stored.items():
             self.logic.restore(key, stamp, state)
+            if isinstance(self.logic, Evicting) and self._named.get(key):
+                self.logic.shelved(key, self._named[key])
         self._read = self.committed
 
     def values(self, topic: str) -> list[bytes]:

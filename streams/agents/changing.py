@@ -12,7 +12,7 @@ the marker, share one engine. What begins earlier is not told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,9 @@ import numpy as np
 
 from streams.agents.window_definitions import definition_of
 from streams.core.engine import StreamEngine
+from streams.core.index import ABSENT
 from streams.core.operators import operator_for
+from streams.core.readings import Int64
 from streams.core.registry import Registry
 from streams.core.results import WindowResults
 from streams.core.windows import Session
@@ -88,11 +90,29 @@ def since_now(engine: StreamEngine, added: Sequence[Window], live: Callable[[int
         if live(shard) and t_ms >= 0
     ]
     for window in added:
-        definition = definition_of(window)
-        # A session that begins less than its gap after what came before might have begun there.
-        apart = definition.gap_ms - 1 if isinstance(definition, Session) else 0
+        apart = _apart_ms(window)
         found[window.name] = {key: t_ms + apart for key, t_ms in seen}
     return found
+
+
+def since_return(state: Mapping[str, Any], windows: Sequence[Window]) -> dict[str, list[list[Any]]]:
+    """Return from when windows are told that were added while devices were away.
+
+    :param state: of the devices, as it was stored.
+    """
+    added = [w for w in windows if definition_of(w).written not in state["definitions"]]
+    seen = zip(state["names"], state["devices"]["max_t_ms"].tolist(), strict=True)
+    shown = [(tenant, device, t_ms) for (tenant, device), t_ms in seen if t_ms >= 0]
+    return {w.name: [[t, d, ms + _apart_ms(w)] for t, d, ms in shown] for w in added}
+
+
+def _apart_ms(window: Window) -> int:
+    """How far behind what came before a window begins that nothing before it can belong to.
+
+    A session that begins less than its gap after what came before might have begun there.
+    """
+    definition = definition_of(window)
+    return definition.gap_ms - 1 if isinstance(definition, Session) else 0
 
 
 class Course:
@@ -211,16 +231,20 @@ class Told:
         """Drop windows that are gone."""
         self._since = {name: of for name, of in self._since.items() if name in names}
 
-    def of_shard(self, engine: StreamEngine, shard: int) -> dict[str, list[list[Any]]]:
-        """Return what a shard's snapshot has to keep: what readings may still ask for."""
+    def of_devices(self, engine: StreamEngine, devices: Int64) -> dict[str, list[list[Any]]]:
+        """Return what a snapshot of devices has to keep: what readings may still ask for."""
+        if not self._since:
+            return {}
+        mine = np.zeros(engine.registry.devices.n, np.bool_)
+        mine[devices] = True
         reach = {d.name: d.reach_ms for d in engine.definitions}
         reg, disorder_ms = engine.registry, engine.rules.disorder_ms
         kept: dict[str, list[list[Any]]] = {}
         for name, of in self._since.items():
             rows = []
             for (tenant, device), t_ms in list(of.items()):
-                at = reg.device(tenant, device)
-                if reg.devices["shard"][at] != shard:
+                at = reg.find(tenant, device)
+                if at == ABSENT or not mine[at]:
                     continue
                 if int(reg.devices["max_t_ms"][at]) - disorder_ms > t_ms + reach.get(name, 0):
                     del of[tenant, device]
@@ -231,8 +255,14 @@ class Told:
         return kept
 
     def restore(self, kept: Mapping[str, Sequence[Sequence[Any]]]) -> None:
-        """Add what :meth:`of_shard` returned."""
+        """Add what :meth:`of_devices` returned."""
         self.learn({name: {(t, d): ms for t, d, ms in rows} for name, rows in kept.items()})
+
+    def forget(self, named: Iterable[tuple[str, str]]) -> None:
+        """Drop what is known of some devices."""
+        for key in named if self._since else ():
+            for of in self._since.values():
+                of.pop(key, None)
 
     def select(
         self,

@@ -34,7 +34,14 @@ from streams.adapters.shard_table import ShardStore, ShardTable, acknowledged
 from streams.agents.continuity import Continuity, Step
 from streams.errors import StateError
 from streams.log import get_logger
-from streams.ports import TIME_MARKER_HEADER, LogicFactory, LogRecord, PartitionLogic, Produce
+from streams.ports import (
+    TIME_MARKER_HEADER,
+    Evicting,
+    LogicFactory,
+    LogRecord,
+    PartitionLogic,
+    Produce,
+)
 
 _log = get_logger(__name__)
 
@@ -48,6 +55,10 @@ _MISSING = Counter(
 )
 _MARKERS = Counter("headwater_host_time_markers", "Time markers appended.", ["topic"])
 BeforeFold = Callable[[Sequence[LogRecord]], Awaitable[None]]
+Stored = tuple[bytes, Sequence[str]]
+"""A snapshot, and the segments that belong with it."""
+_EVICTIONS = 16
+"""Most rounds of eviction behind one checkpoint."""
 _MOST_OF_TIME = 0.1
 """Share of the time that snapshots of all partitions may take: beyond it they come less often."""
 
@@ -250,8 +261,12 @@ class PartitionHost:
         # A position is committed after the pieces stamped just before it are in the changelog.
         if begin.committed and begin.offset > newest + 1:
             raise StateError(_lost(tp, begin.offset, newest, self._table.changelog_topic_name))
+        if isinstance(logic, Evicting):
+            logic.connect(store.segment)
         for piece in pieces:
             logic.restore(piece.key, piece.stamp, piece.state)
+            if piece.segments and isinstance(logic, Evicting):
+                logic.shelved(piece.key, piece.segments)
         _log.info(
             "partition opened",
             topic=tp.topic,
@@ -323,23 +338,51 @@ class PartitionHost:
             await acknowledged(pending)
             if self._runs.get(run.tp.partition) is not run:
                 return
-            written = [run.store.write(key, stamp, state) for key, state in states.items()]
+            written = [run.store.write(k, stamp, *state) for k, state in states.items()]
             await acknowledged(future for w in written for future in w.futures)
             if not await cast(Consumer, self._app.consumer).commit_position(run.tp, position):
                 return
             run.store.remove(raw for w in written for raw in w.stale)
-            _STATE_BYTES.labels(self._topic).inc(sum(len(state) for state in states.values()))
+            _STATE_BYTES.labels(self._topic).inc(sum(len(state) for state, _ in states.values()))
+        busy_s += await self._evict(run)
         pause_s = max(self._options.checkpoint_ms / 1000, busy_s * len(self._runs) / _MOST_OF_TIME)
         run.due_at = started + pause_s
         _CHECKPOINT_S.observe(time.monotonic() - started)
 
-    def _snapshots(self, run: Run, waiting: deque[str]) -> tuple[dict[str, bytes], float]:
+    async def _evict(self, run: Run) -> float:
+        """Let parts leave memory, once they are stored; return the CPU seconds that it took."""
+        logic, stored, busy_s = run.logic, list[str](), 0.0
+        if not isinstance(logic, Evicting):
+            return busy_s
+        for _ in range(_EVICTIONS):
+            began_cpu = time.thread_time()
+            leaving = logic.leave()
+            busy_s += time.thread_time() - began_cpu
+            if not leaving:
+                break
+            stamp = run.position.expected - 1
+            futures = [
+                future
+                for part in leaving
+                for future in run.store.write_segment(part.key, part.id, stamp, part.state)
+            ]
+            await acknowledged(futures)
+            if self._runs.get(run.tp.partition) is not run:
+                return busy_s
+            stored += [part.id for part in leaving]
+            _STATE_BYTES.labels(self._topic).inc(sum(len(part.state) for part in leaving))
+        logic.left(stored)
+        return busy_s
+
+    def _snapshots(self, run: Run, waiting: deque[str]) -> tuple[dict[str, Stored], float]:
         """Take the snapshots of one slice; return them, and the CPU seconds that it took."""
         began, began_cpu = time.monotonic(), time.thread_time()
-        states: dict[str, bytes] = {}
+        states: dict[str, Stored] = {}
         while waiting and (time.monotonic() - began) * 1000 < self._options.slice_ms:
             key = waiting.popleft()
-            states[key] = run.logic.snapshot(key)
+            state = run.logic.snapshot(key)
+            named = run.logic.segments(key) if isinstance(run.logic, Evicting) else ()
+            states[key] = state, named
         # Not by the clock: what others did in between must not put off the next checkpoint.
         return states, time.thread_time() - began_cpu
 

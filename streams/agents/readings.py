@@ -6,7 +6,7 @@ so one snapshot of a shard is consistent by construction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -17,9 +17,18 @@ from streams.adapters import frames, results, shard_codec
 from streams.adapters.config_log import Documents, marker_of
 from streams.adapters.reading_records import RecordDecoder, Refused
 from streams.adapters.rejected import rejected_record
-from streams.agents.changing import Course, Told, adapted, contradicts, since_now, united
+from streams.agents.changing import (
+    Course,
+    Told,
+    adapted,
+    contradicts,
+    since_now,
+    since_return,
+    united,
+)
 from streams.agents.derived import Derivations
 from streams.agents.detectors import FIRST_NAME, detector_of
+from streams.agents.eviction import Eviction
 from streams.agents.verdicts import explain_rows
 from streams.agents.window_definitions import definition_of
 from streams.core import snapshots
@@ -28,13 +37,20 @@ from streams.core.crossings import Crossings
 from streams.core.engine import DeviceRules, Folded, LogRows, StreamEngine
 from streams.core.log_clock import LogClock
 from streams.core.readings import Int64, Labels
-from streams.core.registry import NEVER
+from streams.core.registry import FREE, NEVER
 from streams.core.results import Scores, WindowResults
 from streams.core.segments import running_max_before
 from streams.errors import StateError
 from streams.log import get_logger
-from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
-from streams.settings import Settings, Window
+from streams.ports import (
+    LogicFactory,
+    LogRecord,
+    PartitionLogic,
+    Produce,
+    Segment,
+    is_time_marker,
+)
+from streams.settings import Detection, Settings, Window
 from streams.settings.applied import in_force, newest
 from streams.topics import AGGREGATES, ANOMALIES, READINGS
 from streams.version import VERSION
@@ -53,6 +69,12 @@ _GIVEN_UP = Counter(
 )
 _SCORES = Counter("headwater_worker_scores_told", "Scores written to anomalies.")
 _BEYOND = Counter("headwater_worker_readings_beyond_limit", "Readings refused by a cap.", ["limit"])
+_EVICTED = Counter(
+    "headwater_worker_evicted_devices", "Quiet devices whose state left memory for the table."
+)
+_RETURNED = Counter(
+    "headwater_worker_returned_devices", "Devices that came back from the table when heard again."
+)
 _POISON = Counter("headwater_worker_poison_records", "Records of readings that were refused.")
 
 
@@ -91,6 +113,7 @@ class ReadingsLogic:
         self._dirty_since = NEVER
         self._told = Told()
         self._course = Course(documents, base, settings.topics.shards)
+        self._eviction = Eviction(settings.topics.shards, settings.worker.evict_ms)
         self._build(self._settings.windows)
 
     def _build(self, windows: Sequence[Window]) -> None:
@@ -103,8 +126,12 @@ class ReadingsLogic:
             DeviceRules(**settings.devices.model_dump()),
             settings.topics.shards,
         )
+        self.engine.registry.away = self._eviction.cold.count
+        self.engine.registry.recall = self._recall
+        self._eviction.stay()
         self._derive = Derivations(windows)
         self.detector = detector_of(settings.detection)
+        self._blank = _knows_nothing(settings.detection)
         self.crossings = Crossings(settings.detection.emit_score)
         self._adopt(settings)
 
@@ -155,14 +182,19 @@ class ReadingsLogic:
         return shard_codec.encode(self._state_of(int(key)))
 
     def _state_of(self, shard: int) -> dict[str, Any]:
-        state = snapshots.snapshot(self.engine, shard)
-        series = self._series_of(shard)
+        self.engine.dirty_since[shard] = NEVER
+        state = self._take(np.flatnonzero(self.engine.registry.devices["shard"] == shard))
+        state["clock_ms"] = self._clock.now_ms
+        state["config"] = self._course.id_of(shard)
+        return state
+
+    def _take(self, devices: Int64) -> dict[str, Any]:
+        state = snapshots.take(self.engine, devices)
+        series = snapshots.series_of(self.engine, devices)
         state["detector"] = {n: v[series] for n, v in self.detector.state().items()}
         state["detector_name"] = self.detector.name
         state["over"] = self._over()[series]
-        state["clock_ms"] = self._clock.now_ms
-        state["config"] = self._course.id_of(shard)
-        state["since"] = self._told.of_shard(self.engine, shard)
+        state["since"] = self._told.of_devices(self.engine, devices)
         return state
 
     def restore(self, key: str, stamp: int, state: bytes) -> None:
@@ -182,23 +214,67 @@ class ReadingsLogic:
             if shard is None:
                 self._stamp = stamp
             else:
-                self._told.restore(loaded.get("since", {}))
                 if self._course.may_differ:
                     loaded = adapted(loaded, self._windows, self._settings.topics.shards)
-                self._load(shard, stamp, loaded)
+                self._load(shard, loaded)
+                self.engine.stamps[shard] = stamp
         except ValueError as error:
             raise StateError(f"readings, partition {self._partition}: {error}") from error
         if self._course.partition_id != self._adopted:
             self._adopt(in_force(self._settings, self._course.of_partition))
 
-    def _load(self, shard: int, stamp: int, loaded: dict[str, Any]) -> None:
-        series = snapshots.restore(self.engine, shard, stamp, loaded)
+    def _load(self, shard: int, loaded: dict[str, Any]) -> None:
+        self._told.restore(loaded.get("since", {}))
+        series = snapshots.put(self.engine, shard, loaded)
         self._grow()
         # Another detector learns anew; what is over its bound stays so until it says otherwise.
         if loaded.get("detector_name", FIRST_NAME) == self.detector.name:
             for name, values in self.detector.state().items():
                 values[series] = loaded["detector"][name]
         self._over()[series] = loaded["over"]
+
+    # -- devices that are away (Evicting) --------------------------------------------------
+
+    def connect(self, fetch: Callable[[str], bytes]) -> None:
+        """See :class:`~streams.ports.Evicting`."""
+        self._eviction.connect(fetch)
+
+    def leave(self) -> Sequence[Segment]:
+        """See :class:`~streams.ports.Evicting`."""
+        return self._eviction.leave(self.engine, self._clock.now_ms, self._take)
+
+    def left(self, segments: Iterable[str]) -> None:
+        """See :class:`~streams.ports.Evicting`."""
+        devices = self._eviction.left(self.engine, segments)
+        if not len(devices):
+            return
+        self._told.forget(self.engine.registry.keys_of(devices))
+        self._grow()
+        series = np.flatnonzero(self.engine.forget(devices))
+        for name, values in self.detector.state().items():
+            values[series] = self._blank[name]
+        self._over()[series] = False
+        _EVICTED.inc(len(devices))
+
+    def segments(self, key: str) -> Sequence[str]:
+        """See :class:`~streams.ports.Evicting`."""
+        return [] if key == PARTITION_KEY else self._eviction.cold.segments(int(key))
+
+    def shelved(self, key: str, segments: Sequence[str]) -> None:
+        """See :class:`~streams.ports.Evicting`."""
+        reg, shard = self.engine.registry, int(key)
+        here = reg.keys_of(np.flatnonzero(reg.devices["shard"] == shard))
+        self._eviction.shelved(shard, segments, here)
+
+    def _recall(self, named: Sequence[tuple[str, str]]) -> None:
+        for shard, state in self._eviction.back(named, self.engine, self._fitting):
+            self._load(shard, state)
+            _RETURNED.inc(len(state["names"]))
+
+    def _fitting(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the state of devices that were away as it fits the windows of now."""
+        state = {**state, "since": {**state["since"], **since_return(state, self._windows)}}
+        return adapted(state, self._windows, self._settings.topics.shards)
 
     # -- settings that change --------------------------------------------------------------
 
@@ -229,11 +305,12 @@ class ReadingsLogic:
         """Put all state into an engine with other windows."""
         old, n = self.engine, self._settings.topics.shards
         dirty, stamps = old.dirty_since.copy(), old.stamps.copy()
-        there = np.unique(old.registry.devices["shard"]).tolist()
+        shards = old.registry.devices["shard"]
+        there = np.unique(shards[shards != FREE]).tolist()
         states = {shard: self._state_of(shard) for shard in there}
         self._build(windows)
         for shard, state in states.items():
-            self._load(shard, int(stamps[shard]), adapted(state, windows, n))
+            self._load(shard, adapted(state, windows, n))
         self.engine.dirty_since[:], self.engine.stamps[:] = dirty, stamps
 
     def wants_time(self) -> bool:
@@ -376,6 +453,9 @@ class ReadingsLogic:
     def _over(self) -> np.ndarray[Any, Any]:
         return self.crossings.over
 
-    def _series_of(self, shard: int) -> np.ndarray[Any, Any]:
-        reg = self.engine.registry
-        return reg.series_of(reg.devices["shard"] == shard)
+
+def _knows_nothing(settings: Detection) -> Mapping[str, np.ndarray[Any, Any]]:
+    """Return what a detector keeps of a series of which it knows nothing."""
+    detector = detector_of(settings)
+    detector.grow(1)
+    return {name: values[0].copy() for name, values in detector.state().items()}

@@ -73,6 +73,12 @@ class AlignedOperator(ABC):
     def given_up(self) -> int:
         """See :class:`~streams.core.operators.Operator`."""
 
+    def _drop_windows(self, gone: Bool) -> Int64:
+        """Drop windows, none of which is open; return the renumbering."""
+        new = self._windows.drop(gone)
+        self._open.renumber(new)
+        return new
+
     def _start(self, series: Int32, device: Int32, start_ms: Int64) -> tuple[Int64, Int64]:
         """Return the windows of some rows, opening new ones; and the first row of each of these."""
         slots, fresh = self._windows.slots_of(series, start_ms)
@@ -101,14 +107,13 @@ class AlignedOperator(ABC):
         series = c["series"][slots]
         return [self._writer.results(series, start, end, rank, reason=reason, found=content)]
 
-    def _forget(self, watermark_ms: Int64, kept_ms: int) -> Int64 | None:
+    def _sweep(self, watermark_ms: Int64, kept_ms: int) -> Int64 | None:
         """Drop closed windows *kept_ms* behind their close; return the renumbering, if any."""
         if len(self._windows) < self._sweep_at:
             return None
         c = self._windows.columns
         gone = c["closed"] & (watermark_ms[c["device"]] >= c["closes_ms"] + kept_ms)
-        new = self._windows.drop(gone)
-        self._open.renumber(new)
+        new = self._drop_windows(gone)
         self._sweep_at = max(_SWEEP_AT, 2 * len(self._windows))
         return new
 
@@ -143,9 +148,14 @@ class TumblingOperator(AlignedOperator):
 
     def sweep(self, watermark_ms: Int64) -> None:
         """See :class:`~streams.core.operators.Operator`."""
-        new = self._forget(watermark_ms, self._tumbling.horizon_ms)
+        new = self._sweep(watermark_ms, self._tumbling.horizon_ms)
         if new is not None:
             self._aggregates.renumber(new)
+
+    def forget(self, series: Bool, devices: Int64) -> None:
+        """See :class:`~streams.core.operators.Operator`."""
+        gone = series[self._windows.columns["series"]]
+        self._aggregates.renumber(self._drop_windows(gone))
 
     def snapshot(self, series: Int64) -> dict[str, Any]:
         """See :class:`~streams.core.operators.Operator`."""
@@ -209,12 +219,19 @@ class HoppingOperator(AlignedOperator):
     def sweep(self, watermark_ms: Int64) -> None:
         """See :class:`~streams.core.operators.Operator`."""
         d = self._hopping
-        if self._forget(watermark_ms, d.horizon_ms + d.size_ms) is None:
+        if self._sweep(watermark_ms, d.horizon_ms + d.size_ms) is None:
             return
         c = self._slices.columns
         # A slice goes with the last window over it.
         kept = self._windows.find(c["series"], d.last_start(c["start_ms"])) >= 0
         self._aggregates.renumber(self._slices.drop(~kept))
+
+    def forget(self, series: Bool, devices: Int64) -> None:
+        """See :class:`~streams.core.operators.Operator`."""
+        self._drop_windows(series[self._windows.columns["series"]])
+        gone = series[self._slices.columns["series"]]
+        self._aggregates.renumber(self._slices.drop(gone))
+        self._had_idle.reset(devices)
 
     def snapshot(self, series: Int64) -> dict[str, Any]:
         """See :class:`~streams.core.operators.Operator`."""

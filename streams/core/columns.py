@@ -54,6 +54,12 @@ class Columns:
             array[kept : self.n] = default
         self.n = kept
 
+    def reset(self, rows: NDArray[Any]) -> None:
+        """Give some rows the defaults again; those that are not there yet have them."""
+        rows = rows[rows < self.n]
+        for name, (_, default) in self._spec.items():
+            self._arrays[name][rows] = default
+
     def select(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return copies of some rows of every column."""
         return {name: self[name][rows] for name in self._spec}

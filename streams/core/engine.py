@@ -34,7 +34,7 @@ from streams.core.numbering import GIVEN_UP, SEEN
 from streams.core.operators import operator_for
 from streams.core.placement import shard_of
 from streams.core.readings import ABSENT, TIME_OF_RECEIPT, Bool, Int32, Int64, Readings, UInt8
-from streams.core.registry import NEVER, Registry
+from streams.core.registry import FREE, NEVER, Registry
 from streams.core.results import WindowResults
 from streams.core.segments import TIME_LIMIT_MS, running_max_before
 from streams.core.sequences import Sequences
@@ -352,6 +352,28 @@ class StreamEngine:
                     self._count_refused(device, np.flatnonzero(taken)[refused], w)
             results += operator.emit(moved, watermark)
         return results
+
+    # -- devices that are quiet for long -------------------------------------------------
+
+    def quiet(self, before_ms: int) -> Int64:
+        """Return the devices with nothing open that were last heard before a log time."""
+        devices = self.registry.devices
+        heard_ms = devices["log_ms"]
+        done = (devices["deadline_ms"] == NEVER) & (devices["shard"] != FREE)
+        return np.flatnonzero(done & (heard_ms >= 0) & (heard_ms < before_ms))
+
+    def forget(self, devices: Int64) -> Bool:
+        """Drop devices with nothing open, of which the caller keeps a snapshot.
+
+        :returns: bool[series]: those whose indices others may get now.
+        """
+        series = self.registry.forget(devices)
+        for operator in self.operators:
+            operator.forget(series, devices)
+        self.sequences.forget(devices)
+        self.identities.forget(series)
+        self.late_for[devices[devices < len(self.late_for)]] = 0
+        return series
 
     # -- bookkeeping --------------------------------------------------------------------
 

@@ -56,6 +56,10 @@ class Identities:
             self._keys = kept
         self._compact_at = min(max(1024, 2 * len(self._keys)), self._limit + 1)
 
+    def forget(self, series: Bool) -> None:
+        """Forget the keys of the series where the mask is true."""
+        self._keys = self._keys[~series[unpack(self._keys)[0]]]
+
     def snapshot(self, series: Bool) -> Int64:
         """Return the keys of the series where the mask is true."""
         kept: Int64 = self._keys[series[unpack(self._keys)[0]]]

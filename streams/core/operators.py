@@ -57,6 +57,13 @@ class Operator(Protocol):
         """
         ...
 
+    def forget(self, series: Bool, devices: Int64) -> None:
+        """Forget all of some series, and of their devices, which have no window open.
+
+        :param series: bool, for every series there is.
+        """
+        ...
+
     def snapshot(self, series: Int64) -> dict[str, Any]:
         """Return the state of some series, which are numbered from zero in it."""
         ...

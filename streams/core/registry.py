@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from streams.core.readings import Bool, Int32, Int64, Labels, Readings, concat_r
 from streams.core.windows import Window
 
 NEVER = np.iinfo(np.int64).max
+FREE = -1
+"""The shard of an index that is free."""
 _METRIC_BITS = 16
 _MAX_METRICS = 1 << _METRIC_BITS
 
@@ -66,7 +68,10 @@ class Registry:
     New names are taken in the order of their rows, so that whom a limit refuses does not depend
     on the batching.
 
-    :param max_devices: per shard; further ones get no index.
+    A device may be away: known, and counted, but kept elsewhere. Whoever keeps it is asked through
+    ``recall`` before a name gets an index anew. Indices that are free are used again.
+
+    :param max_devices: per shard, with those away; further ones get no index.
     :param max_metrics: per device; further ones get no series. All devices of the partition
         together have at most 2**16 names of metrics.
     """
@@ -75,8 +80,15 @@ class Registry:
         self, shards: int, definitions: Sequence[Window], max_devices: int, max_metrics: int
     ) -> None:
         self._shards = shards
+        self.away = np.zeros(shards, np.int64)
+        """Of each shard: how many devices are known but not here."""
+        self.recall: Callable[[Sequence[tuple[str, str]]], object] | None = None
+        """Called with tenants and names that are not here: restores those that are away."""
+        self._free_devices: list[int] = []
+        self._free_series = np.empty(0, np.int32)
+        self._nobody = ABSENT
         self._max_devices, self._max_metrics = max_devices, max_metrics
-        self._in_shard = [0] * shards
+        self._in_shard = np.zeros(shards, np.int64)
         self._series_of = Columns({"n": (np.int32, 0)})
         self._definitions = definitions
         self.devices = Columns(_DEVICE)
@@ -129,32 +141,54 @@ class Registry:
         width = max(1, len(devices.values))
         pair = tenants.codes[rest].astype(np.int64) * width + devices.codes[rest]
         unique, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
+        coded = [divmod(code, width) for code in unique.tolist()]
+        named = [(tenants.values[tenant], devices.values[device]) for tenant, device in coded]
+        if self.recall is not None and self.away.any():
+            self.recall([key for key in named if self.find(*key) == ABSENT])
         each = np.empty(len(unique), np.int32)
         for at in np.argsort(first).tolist():
-            tenant, device = divmod(int(unique[at]), width)
-            each[at] = self._admit(tenants.values[tenant], devices.values[device])
+            each[at] = self._admit(*named[at])
         found[rest] = each[inverse]
         return found
 
+    def find(self, tenant: str, device: str) -> int:
+        """Return the index of a device, ``ABSENT`` if it is not here."""
+        return self._devices_of.get(tenant, {}).get(device, ABSENT)
+
     def _admit(self, tenant: str, device: str) -> int:
         """Return the index of a device, registering a new one where there is room."""
-        if device not in self._devices_of.get(tenant, ()):
+        if self.find(tenant, device) == ABSENT:
             shard = shard_of(tenant, device, self._shards)
-            if self._in_shard[shard] >= self._max_devices:
+            if self._in_shard[shard] + self.away[shard] >= self._max_devices:
                 return ABSENT
         return self.device(tenant, device)
+
+    def keys_of(self, devices: Int64) -> list[tuple[str, str]]:
+        """Return tenant and name of each device."""
+        tenants, names = self.tenants, self.names
+        of = self.devices["tenant"][devices].tolist()
+        return [(tenants[t], names[d]) for t, d in zip(of, devices.tolist(), strict=True)]
 
     def device(self, tenant: str, device: str) -> int:
         """Return the index of a device, registering a new one whatever the limit."""
         known = self._devices_of.setdefault(tenant, {})
         index = known.get(device)
         if index is None:
-            index = known[device] = len(self.names)
-            self.names.append(device)
-            self.devices.grow_to(index + 1)
+            index = known[device] = self._place(device)
+            self.devices.grow_to(len(self.names))
             shard = self.devices["shard"][index] = shard_of(tenant, device, self._shards)
             self._in_shard[shard] += 1
             self.devices["tenant"][index] = self._tenants.code(tenant)
+        return index
+
+    def _place(self, name: str) -> int:
+        """Return an index that nobody has, and put a name there."""
+        if self._free_devices:
+            index = self._free_devices.pop()
+            self.names[index] = name
+        else:
+            index = len(self.names)
+            self.names.append(name)
         return index
 
     def restore_devices(self, named: Sequence[Sequence[str]], shard: int) -> Int32:
@@ -164,21 +198,51 @@ class Registry:
         """
         found: Int32 = np.empty(len(named), np.int32)
         tenants: list[int] = []
-        first = len(self.names)
+        added: list[int] = []
         for at, (tenant, name) in enumerate(named):
             known = self._devices_of.setdefault(tenant, {})
             index = known.get(name)
             if index is None:
-                index = known[name] = len(self.names)
-                self.names.append(name)
+                index = known[name] = self._place(name)
+                added.append(index)
                 tenants.append(self._tenants.code(tenant))
             found[at] = index
-        added = len(tenants)
-        columns = {"tenant": np.asarray(tenants, np.int32), "shard": np.full(added, shard)}
-        self.devices.append(columns, added)
-        assert self.devices.n == first + added
-        self._in_shard[shard] += added
+        self.devices.grow_to(len(self.names))
+        self.devices["tenant"][added] = tenants
+        self.devices["shard"][added] = shard
+        self._in_shard[shard] += len(added)
         return found
+
+    def forget(self, devices: Int64) -> Bool:
+        """Free the indices of devices and of their series.
+
+        :returns: bool[series]: those that are free now.
+        """
+        reg, here = self.devices, np.zeros(self.devices.n, np.bool_)
+        here[devices] = True
+        gone: Bool = here[self.series["device"]]
+        names = zip(devices.tolist(), reg["tenant"][devices].tolist(), strict=True)
+        for index, tenant in names:
+            del self._devices_of[self.tenants[tenant]][self.names[index]]
+            self.names[index] = ""
+        np.subtract.at(self._in_shard, reg["shard"][devices], 1)
+        reg.reset(devices)
+        reg["shard"][devices] = FREE
+        self._series_of.reset(devices)
+        free = devices.tolist()
+        if self._nobody == ABSENT:
+            # A series that is free belongs to a device that never is anybody.
+            self._nobody = free.pop()
+        self._free_devices += free
+        freed = np.flatnonzero(gone).astype(np.int32)
+        self.series.reset(freed)
+        self.series["device"][freed] = self._nobody
+        self._free_series = np.concatenate([self._free_series, freed])
+        used = np.flatnonzero(self.series["device"] != self._nobody)
+        owner, metric = self.series["device"][used], self.series["metric"][used]
+        keys = (owner.astype(np.int64) << _METRIC_BITS) | metric
+        self._series_index.replace(keys, used.astype(np.int32))
+        return gone
 
     def intern_series(self, device: Int32, metric: Labels, *, limited: bool = True) -> Int32:
         """Return the series of each row, registering new ones.
@@ -194,11 +258,20 @@ class Registry:
             owner, kind = fresh >> _METRIC_BITS, fresh & (_MAX_METRICS - 1)
             kept = self._room(owner, np.argsort(first), limited)
             slots = np.full(len(fresh), ABSENT, np.int32)
-            slots[kept] = np.arange(self.series.n, self.series.n + kept.sum(), dtype=np.int32)
-            self._series_index.add(fresh[kept], slots[kept])
-            self.series.append({"device": owner[kept], "metric": kind[kept]}, int(kept.sum()))
+            made = slots[kept] = self._place_series(int(kept.sum()))
+            self._series_index.add(fresh[kept], made)
+            self.series["device"][made], self.series["metric"][made] = owner[kept], kind[kept]
             found[missing] = slots[inverse]
         return found
+
+    def _place_series(self, n: int) -> Int32:
+        """Return indices of series that nobody has."""
+        left = max(0, len(self._free_series) - n)
+        again, self._free_series = self._free_series[left:], self._free_series[:left]
+        end = self.series.n + n - len(again)
+        added = np.arange(self.series.n, end, dtype=np.int32)
+        self.series.grow_to(end)
+        return np.concatenate([again, added])
 
     def _room(self, owner: Int64, order: Int64, limited: bool) -> Bool:
         """Return which new series have room, taken in some order, and count them."""

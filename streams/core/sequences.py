@@ -190,6 +190,12 @@ class Sequences:
         elif not whole or numbering.floor:
             self._older[device] = Older(numbering.holes, numbering.floor)
 
+    def forget(self, devices: Int64) -> None:
+        """Forget some devices: under their indices others may come."""
+        self.current.reset(devices)
+        for device in devices.tolist() if self._older else ():
+            self._older.pop(device, None)
+
     def missing(self, device: int) -> int:
         """Return how many messages of a device have not come: those awaited and those given up."""
         if device >= self.current.n or self.current["boot"][device] == _NO_BOOT:

@@ -253,13 +253,19 @@ class SessionOperator:
         # A reading up to a gap after the last one may still join, within its own horizon.
         kept_ms = d.horizon_ms + d.gap_ms
         gone = c["closed"] & (watermark_ms[c["device"]] >= c["closes_ms"] + kept_ms)
-        gone |= c["joined"]
+        self._drop(gone | c["joined"])
+        self._sweep_at = max(_SWEEP_AT, 2 * c.n)
+
+    def forget(self, series: Bool, devices: Int64) -> None:
+        """See :class:`~streams.core.operators.Operator`."""
+        self._drop(series[self._columns["series"]])
+
+    def _drop(self, gone: Bool) -> None:
         new = np.where(gone, -1, np.cumsum(~gone) - 1)
-        c.keep(~gone)
+        self._columns.keep(~gone)
         self._open.renumber(new)
         self._aggregates.renumber(new)
-        self._list_spans(np.arange(c.n), clear=True)
-        self._sweep_at = max(_SWEEP_AT, 2 * c.n)
+        self._list_spans(np.arange(self._columns.n), clear=True)
 
     def snapshot(self, series: Int64) -> dict[str, Any]:
         """See :class:`~streams.core.operators.Operator`."""

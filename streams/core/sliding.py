@@ -250,7 +250,7 @@ class SlidingOperator(AlignedOperator):
 
     def sweep(self, watermark_ms: Int64) -> None:
         """See :class:`~streams.core.operators.Operator`."""
-        self._forget(watermark_ms, self._sliding.horizon_ms)
+        self._sweep(watermark_ms, self._sliding.horizon_ms)
         if self._held < self._sweep_points_at:
             return
         for points in self._points.values():
@@ -258,6 +258,14 @@ class SlidingOperator(AlignedOperator):
         self._points = {series: p for series, p in self._points.items() if p.n}
         self._held = sum(points.n for points in self._points.values())
         self._sweep_points_at = max(_SWEEP_AT, 2 * self._held)
+
+    def forget(self, series: Bool, devices: Int64) -> None:
+        """See :class:`~streams.core.operators.Operator`."""
+        self._drop_windows(series[self._windows.columns["series"]])
+        for one in np.flatnonzero(series).tolist():
+            points = self._points.pop(one, None)
+            self._held -= points.n if points else 0
+        self._devices.reset(devices)
 
     def _forget_points(self, points: Points, watermark_ms: int) -> None:
         d = self._sliding

@@ -1,18 +1,20 @@
-"""A shard's state as a plain mapping of arrays and lists, and back.
+"""The state of devices as a plain mapping of arrays and lists, and back.
 
-A snapshot names devices, metrics and sites, never indices of the running engine: inside it,
-series and devices are numbered from zero.
+Of all devices of a shard, or of some that leave memory. A snapshot names devices, metrics and
+sites, never indices of the running engine: inside it, series and devices are numbered from zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from streams.core.engine import StreamEngine
 from streams.core.identities import pack, unpack
-from streams.core.readings import Int32, Labels
+from streams.core.points import SITE
+from streams.core.readings import Int32, Int64, Labels
 from streams.core.registry import NEVER
 
 State = dict[str, Any]
@@ -20,19 +22,22 @@ State = dict[str, Any]
 
 def snapshot(engine: StreamEngine, shard: int) -> State:
     """Return a shard's state and mark the shard clean."""
+    engine.dirty_since[shard] = NEVER
+    return take(engine, np.flatnonzero(engine.registry.devices["shard"] == shard))
+
+
+def take(engine: StreamEngine, devices: Int64) -> State:
+    """Return the state of some devices, ascending indices."""
     reg = engine.registry
-    of_shard = reg.devices["shard"] == shard
-    devices = np.flatnonzero(of_shard)
-    series = reg.series_of(of_shard)
+    series = series_of(engine, devices)
     local_series = _numbering(series, reg.series.n)
     mask = local_series >= 0
     key_series, key_t = unpack(engine.identities.snapshot(mask))
-    engine.dirty_since[shard] = NEVER
     columns = reg.devices.select(devices)
-    tenant = columns.pop("tenant")
-    del columns["shard"]
+    del columns["tenant"], columns["shard"]
+    windows = [operator.snapshot(series) for operator in engine.operators]
     return {
-        "names": [[reg.tenants[t], reg.names[d]] for t, d in zip(tenant, devices, strict=True)],
+        "names": [list(key) for key in reg.keys_of(devices)],
         "devices": columns,
         "late_for": _rows(engine.late_for, devices),
         "definitions": [d.written for d in engine.definitions],
@@ -42,16 +47,32 @@ def snapshot(engine: StreamEngine, shard: int) -> State:
             "metric": [reg.metrics[m] for m in reg.series["metric"][series].tolist()],
             "max_t_ms": reg.series["max_t_ms"][series],
         },
-        "sites": list(reg.sites),
-        "windows": [operator.snapshot(series) for operator in engine.operators],
+        "sites": [reg.sites[site] for site in _only_used_sites(windows)],
+        "windows": windows,
         "identities": pack(local_series[key_series], key_t),
     }
 
 
+def series_of(engine: StreamEngine, devices: Int64) -> Int64:
+    """Return the series of some devices, ascending: as :func:`take` numbers them."""
+    mask = np.zeros(engine.registry.devices.n, np.bool_)
+    mask[devices] = True
+    return engine.registry.series_of(mask)
+
+
 def restore(engine: StreamEngine, shard: int, stamp: int, state: State) -> Int32:
-    """Add a shard's state to an engine.
+    """Add a shard's state to an engine; see :func:`put`.
 
     :param stamp: offset of the last record folded into it.
+    """
+    series = put(engine, shard, state)
+    engine.stamps[shard] = stamp
+    return series
+
+
+def put(engine: StreamEngine, shard: int, state: State) -> Int32:
+    """Add the state of devices of a shard to an engine.
+
     :returns: int32, the engine's series index of each of the snapshot's series.
     :raises ValueError: if the snapshot was taken with other window definitions.
     """
@@ -71,8 +92,25 @@ def restore(engine: StreamEngine, shard: int, stamp: int, state: State) -> Int32
         operator.restore(windows, series, owner, sites)
     if len(state["identities"]):
         engine.identities.restore(state["identities"], series)
-    engine.stamps[shard] = stamp
     return series
+
+
+def _only_used_sites(windows: list[State]) -> list[int]:
+    """Number the sites in the states of windows from zero; return those that are there."""
+    used = [found for state in windows for found in _sites_in(state)]
+    sites = np.unique(np.concatenate([np.empty(0, np.int64), *used]))
+    for found in used:
+        found[:] = np.searchsorted(sites, found)
+    return [int(site) for site in sites]
+
+
+def _sites_in(state: State) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield views of the sites in the state of one operator."""
+    for part in state.values():
+        if isinstance(part, dict) and "site" in part:
+            yield part["site"]
+    if "block" in state:
+        yield state["block"][SITE]
 
 
 def _check(written: list[str], wanted: list[str]) -> None:

@@ -222,6 +222,9 @@ class Worker(Section):
     """Kafka's static membership: a stable name per worker process brings it back in seconds."""
     checkpoint_ms: Positive = 1_000
     """How often changed state is stored and the position committed."""
+    evict_ms: Ms = 21_600_000
+    """Log time without a reading after which a device with no window open leaves memory for the
+    table, until it is heard again; 0: none ever does."""
     silent_ms: Positive = 1_000
     """Silence at a partition's end after which it gets a time marker, if something waits."""
     buffer_batches: Positive = 64

@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from streams.adapters import shard_table
 from streams.adapters.shard_keys import join_key, partition_in, split_key
 from streams.adapters.shard_table import ShardStore
+from streams.errors import StateError
 
 FIRST, SECOND = b"aaaa", b"bbbb"
 
 
 class Table:
     """As much of a Faust table as a store uses; writes can be cut off, as by kill -9."""
+
+    name = "a table"
 
     def __init__(self, data=None, writes_left=None):
         self.data = dict(data or {})
@@ -105,6 +108,66 @@ def test_what_a_checkpoint_made_stale_is_removed_and_nothing_else():
     assert loaded(restored) == {"s0": (2, b"mine, now")}
     assert loaded(restored, 1) == {"s0": (1, b"of another partition")}
     assert {split_key(raw)[2] for raw in restored.data if partition_in(raw) == 0} == {SECOND}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=12),
+    st.integers(0, 60),
+)
+def test_a_writer_that_dies_anywhere_leaves_no_piece_without_its_segments(steps, survives):
+    """Each step stores a segment or lets one go, then the piece; and cleans up as the host does."""
+    table = Table(writes_left=survives)
+    store, named, whole = ShardStore(table, 0, FIRST), [], -1
+    for stamp, (name, leaves) in enumerate(steps):
+        if leaves:
+            store.write_segment("s0", name, stamp, name.encode() * 6)
+            named = [*(n for n in named if n != name), name]
+        else:
+            named = [n for n in named if n != name]
+        before = len(table.log)
+        written = store.write("s0", stamp, b"state %d" % stamp, named)
+        if len(table.log) - before == len(written.futures):
+            whole = stamp
+        store.remove(written.stale)
+    again = ShardStore(table.restored(), 0, SECOND)
+    pieces = again.load()
+    assert [piece.stamp for piece in pieces] == ([] if whole < 0 else [whole])
+    for piece in pieces:
+        assert piece.state == b"state %d" % piece.stamp
+        assert [again.segment(name) for name in piece.segments] == [
+            name.encode() * 6 for name in piece.segments
+        ]
+
+
+def test_a_piece_whose_segment_is_gone_gives_way_to_an_older_one():
+    table = Table()
+    late = ShardStore(table, 0, FIRST)
+    late.write_segment("s0", "a", 7, b"of one that was stopped and woke up")
+    late.write("s0", 7, b"newer", ["a"])
+    ShardStore(table, 0, SECOND).write("s0", 5, b"older")
+    assert loaded(table.restored())["s0"] == (7, b"newer")
+    for raw in [raw for raw in table.data if split_key(raw)[1] == "s0#a"]:
+        table.send_changelog(0, raw, None)
+    assert loaded(table.restored())["s0"] == (5, b"older")
+
+
+def test_a_segment_that_no_piece_names_goes_with_the_next_piece():
+    table = Table()
+    store = ShardStore(table, 0, FIRST)
+    store.write_segment("s0", "a", 1, b"AAAA")
+    store.write_segment("s0", "b", 1, b"BBBB")
+    store.write_segment("s1", "c", 1, b"CCCC")
+    store.remove(store.write("s0", 2, b"state", ["b"]).stale)
+    left = {split_key(raw)[1] for raw in table.restored().data}
+    assert left == {"s0", "s0#b", "s1#c"}
+    with pytest.raises(StateError, match=r"segment a .* is gone"):
+        ShardStore(table.restored(), 0, SECOND).segment("a")
+
+
+def test_a_state_that_looks_as_if_it_named_segments_is_left_alone():
+    table = Table()
+    ShardStore(table, 0, FIRST).write("s0", 1, b"HWP1 and so on")
+    assert loaded(table.restored()) == {"s0": (1, b"HWP1 and so on")}
 
 
 def test_a_failed_write_raises():
