@@ -1,17 +1,21 @@
 """Memory over a long time: the whole logic of a partition in memory, with and without churn.
 
-Frames in, results out, checkpoints now and then, as a worker does it but for Kafka. In the first
-half the devices stay the same; in the second some leave for good with each round, and as many new
-ones come.
+Frames in, results out, checkpoints now and then, as a worker does it but for Kafka; quiet devices
+leave memory for RocksDB. In the first half the devices stay the same. In the second some fall
+silent with each round, and as many others are heard: most of them new, some that had been away.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
+from rocksdict import Options, Rdict
 
 from benchmarks.report import Measure, at_most
 from benchmarks.streams.data import BOOT, METRIC, SITE, TENANT
@@ -19,22 +23,25 @@ from benchmarks.streams.engine import apart, resident_mib
 from benchmarks.streams.session import Session
 from benchmarks.streams.tables import rows_of
 from streams.adapters import frames
-from streams.agents.readings import make_readings
+from streams.agents.readings import ReadingsLogic, make_readings
 from streams.core.readings import Labels, Readings
-from streams.settings import Settings, Window
+from streams.settings import Settings, Window, Worker
 from streams.testing import Record
 
 _DEVICES = 20_000
 _ROWS = 500
 _INTERVAL_MS = 10_000
 _CHURN = 0.01
-"""Share of the devices that leaves in each round of the second half."""
+"""Share of the devices that falls silent in each round of the second half."""
+_OLD = 0.2
+"""Share of those heard instead that had been away."""
 _POINTS = 20
 _CHECKPOINT_ROUNDS = 10
 _START_MS = 1_700_000_000_000
 _STEADY_BOUND = 1.1
 _SETTINGS = Settings(
     windows=[Window(name="w", size_ms=60_000, horizon_ms=600_000)],
+    worker=Worker(evict_ms=900_000),
 )
 
 
@@ -44,7 +51,9 @@ class Point:
 
     readings: int
     seen: int
-    """Devices so far, those that left included."""
+    """Devices so far."""
+    away: int
+    """Of them not in memory."""
     resident_mib: float
     state_mib: float
     """What a checkpoint of everything would store."""
@@ -55,16 +64,22 @@ def measure(session: Session, readings: int) -> list[Measure]:
     """Return resident memory over time: in the half without churn, and per device that left."""
     found = apart(_run, readings, session.seed)
     title = f"{readings:,} readings of {_DEVICES:,} devices, {_CHURN:.0%} replaced each {_ROUND}"
-    columns = ("readings", "devices so far", "resident MiB", "state MiB", "readings/s")
+    columns = ("readings", "devices so far", "away", "resident MiB", "state MiB", "readings/s")
     rows = [
-        (p.readings, p.seen, round(p.resident_mib, 1), round(p.state_mib, 1), round(p.per_s))
+        (
+            p.readings,
+            p.seen,
+            p.away,
+            round(p.resident_mib, 1),
+            round(p.state_mib, 1),
+            round(p.per_s),
+        )
         for p in found
     ]
     session.console.print(rows_of(title, columns, rows))
     half = len(found) // 2
     early, middle, last = found[half // 2], found[half - 1], found[-1]
-    gone = last.seen - middle.seen
-    grown = last.resident_mib - middle.resident_mib
+    settled = found[half + half // 2]
     return [
         at_most(
             "soak, same devices: resident at the end of the half, of that in its middle",
@@ -73,9 +88,15 @@ def measure(session: Session, readings: int) -> list[Measure]:
             _STEADY_BOUND,
         ),
         Measure("soak, same devices: resident at the end", round(middle.resident_mib), "MiB"),
+        at_most(
+            "soak, churn: resident at the end, of that in the middle of the half",
+            last.resident_mib / settled.resident_mib,
+            "times",
+            _STEADY_BOUND,
+        ),
         Measure("soak, churn: resident at the end", round(last.resident_mib), "MiB"),
-        Measure("soak, churn: devices that came and left", gone, ""),
-        Measure("soak, churn: grown per device", round(grown / max(1, gone) * 1024, 2), "KiB"),
+        Measure("soak, churn: devices so far", last.seen, ""),
+        Measure("soak, churn: of them away", last.away, ""),
         Measure("soak: readings", last.readings, ""),
     ]
 
@@ -83,38 +104,100 @@ def measure(session: Session, readings: int) -> list[Measure]:
 _ROUND = "ten seconds of the second half"
 
 
+class _Disk(Mapping[str, bytes]):
+    """Segments on disk."""
+
+    def __init__(self, folder: str) -> None:
+        self._files = Rdict(str(Path(folder) / "segments"), Options(raw_mode=True))
+
+    def __getitem__(self, name: str) -> bytes:
+        return cast(bytes, self._files[name.encode()])
+
+    def __setitem__(self, name: str, value: bytes) -> None:
+        self._files[name.encode()] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._files[name.encode()]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key.decode() for key in self._files)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _Fleet:
+    """Which devices are heard, and their numbering."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self.number = np.arange(_DEVICES)
+        self.born = np.zeros(_DEVICES, np.int64)
+        """Round in which each device, of all so far, was heard first."""
+        self._gone = np.empty(0, np.int64)
+
+    def churn(self, turn: int) -> None:
+        """Let some fall silent, and others be heard instead."""
+        at = self._rng.choice(_DEVICES, round(_CHURN * _DEVICES), replace=False)
+        leaving = self.number[at]
+        old = round(_OLD * len(at)) if len(self._gone) > 2 * len(at) else 0
+        back = self._rng.choice(len(self._gone), old, replace=False)
+        new = np.arange(len(self.born), len(self.born) + len(at) - old)
+        self.number[at] = np.concatenate([self._gone[back], new])
+        self._gone = np.concatenate([np.delete(self._gone, back), leaving])
+        self.born = np.concatenate([self.born, np.full(len(new), turn)])
+
+
 def _run(readings: int, seed: int) -> list[Point]:
-    rng = np.random.default_rng(seed)
-    logic = make_readings(_SETTINGS)(0, 1)
+    with TemporaryDirectory() as folder:
+        return _rounds(readings, np.random.default_rng(seed), _Disk(folder))
+
+
+def _rounds(readings: int, rng: np.random.Generator, disk: _Disk) -> list[Point]:
+    logic = cast(ReadingsLogic, make_readings(_SETTINGS)(0, 1))
+    logic.connect(disk.__getitem__)
     rounds = max(2 * _POINTS, readings // _DEVICES)
     every = rounds // _POINTS
-    number, born = np.arange(_DEVICES), np.zeros(_DEVICES, np.int64)
-    seen, offset, points = _DEVICES, 0, []
+    fleet, offset, points = _Fleet(rng), 0, []
     began = time.perf_counter()
     for turn in range(rounds):
         if turn > rounds // 2:
-            leaving = rng.choice(_DEVICES, round(_CHURN * _DEVICES), replace=False)
-            number[leaving] = np.arange(seen, seen + len(leaving))
-            born[leaving] = turn
-            seen += len(leaving)
+            fleet.churn(turn)
         t_ms = _START_MS + turn * _INTERVAL_MS
         values = rng.normal(20.0, 1.0, _DEVICES)
+        seq = turn - fleet.born[fleet.number]
         batch = [
             Record(offset + i, t_ms, None, value)
-            for i, value in enumerate(_frames(number, turn - born, t_ms, values))
+            for i, value in enumerate(_frames(fleet.number, seq, t_ms, values))
         ]
         logic.fold(batch)
         offset += len(batch)
         if turn % _CHECKPOINT_ROUNDS == 0:
-            for key in logic.dirty():
-                logic.snapshot(key)
+            _checkpoint(logic, disk)
         if turn % every == every - 1:
             state = sum(len(logic.snapshot(str(s))) for s in range(_SETTINGS.topics.shards))
             per_s = every * _DEVICES / (time.perf_counter() - began)
-            done = (turn + 1) * _DEVICES
-            points.append(Point(done, seen, resident_mib(), state / (1 << 20), per_s))
+            done, away = (turn + 1) * _DEVICES, int(logic.engine.registry.away.sum())
+            seen = len(fleet.born)
+            points.append(Point(done, seen, away, resident_mib(), state / (1 << 20), per_s))
             began = time.perf_counter()
     return points
+
+
+def _checkpoint(logic: ReadingsLogic, disk: _Disk) -> None:
+    """Take a snapshot of all that is dirty, and let who is quiet leave, as a worker does."""
+    named = set()
+    for key in logic.dirty():
+        logic.snapshot(key)
+        named |= set(logic.segments(key))
+    for name in set(disk) - named:
+        del disk[name]
+    leaving = logic.leave()
+    while leaving:
+        for part in leaving:
+            disk[part.id] = part.state
+        logic.left([part.id for part in leaving])
+        leaving = logic.leave()
 
 
 def _frames(number: np.ndarray, seq: np.ndarray, t_ms: int, value: np.ndarray) -> Iterator[bytes]:
