@@ -253,7 +253,7 @@ class SessionOperator:
         # A reading up to a gap after the last one may still join, within its own horizon.
         kept_ms = d.horizon_ms + d.gap_ms
         gone = c["closed"] & (watermark_ms[c["device"]] >= c["closes_ms"] + kept_ms)
-        self._drop(gone | c["joined"])
+        self._drop(gone)
         self._sweep_at = max(_SWEEP_AT, 2 * c.n)
 
     def forget(self, series: Bool, devices: Int64) -> None:
@@ -261,6 +261,8 @@ class SessionOperator:
         self._drop(series[self._columns["series"]])
 
     def _drop(self, gone: Bool) -> None:
+        """Drop sessions, and those that are part of another: none of them is listed again."""
+        gone = gone | self._columns["joined"]
         new = np.where(gone, -1, np.cumsum(~gone) - 1)
         self._columns.keep(~gone)
         self._open.renumber(new)

@@ -155,6 +155,23 @@ def _numbers(found):
     return best, sorted(score for _, _, score in scores), len(aside)
 
 
+def test_sessions_that_were_joined_stay_so_when_another_device_leaves():
+    used, calm = (Driver(make_readings(settings_with([2]))) for _ in range(2))
+    for driver in (used, calm):
+        driver.send(b'{"t_ms":10000,"x":1}', at_ms=10_000, key=b"t/away")
+        driver.tick(11_000)
+        driver.tick(14_000)
+        for t_ms in (13_900, 14_000, 13_950):  # The third joins the first two.
+            driver.send(b'{"t_ms":%d,"x":1}' % t_ms, at_ms=14_000, key=b"t/here")
+    with patch.multiple(eviction, _LEAST=1):
+        assert used.evict() == 1
+    for driver in (used, calm):
+        driver.send(b'{"t_ms":14040,"x":1}', at_ms=14_040, key=b"t/here")
+        driver.tick(15_000)
+        driver.tick(18_000)
+    assert told(used) == told(calm)
+
+
 def test_who_is_heard_while_its_state_is_being_stored_stays():
     driver = Driver(make_readings(settings_with([0])))
     driver.send(b'{"t_ms":10000,"x":1.5,"seq":1}', at_ms=10_000, key=b"t/d1")

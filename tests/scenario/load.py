@@ -29,6 +29,8 @@ STEP_MS = 10
 FIRST_MS = 1_700_000_000_000
 CROWD_EVERY = 10
 """Ticks between two readings of the crowd."""
+CROWD_REST = 50
+"""Ticks for which one half of the crowd is silent, then the other."""
 BEHIND_MS = (0, 0, 0, 0, 500, 500, 15_000, 90_000)
 """In order, out of order, a correction, and beyond every horizon."""
 
@@ -86,7 +88,8 @@ class Load:
         sent = [_json(row) for row, alone in zip(rows, as_json, strict=True) if alone]
         framed = [row for row, alone in zip(rows, as_json, strict=True) if not alone]
         if self._crowd and self._ticks % CROWD_EVERY == 0:
-            crowd = [self._row(device, "c", first_ms) for device in self._crowd]
+            half = self._crowd[self._ticks // CROWD_REST % 2 :: 2]
+            crowd = [self._row(device, "c", first_ms) for device in half]
             framed += crowd
             rows += crowd
         self._ticks += 1

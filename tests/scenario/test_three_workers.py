@@ -56,6 +56,7 @@ emit_score = 3.0
 
 [worker]
 checkpoint_ms = 300
+evict_ms = 1000
 
 [sink]
 targets = []
@@ -118,8 +119,9 @@ def check(fleet, kafka, readings, done):
     assert {name for _, _, name, _ in windows} == {"w", "h", "s"}
     assert any(rank > 0 for rank, _ in windows.values()), "no window was corrected"
     state = asyncio.run(log_of(kafka, [f"{GROUP}-readings-state-changelog"]))
-    chunks = {split_key(record.key)[4] for found in state.values() for record in found}
-    assert max(chunks) > 0, "no piece of state was larger than a record"
+    keys = [split_key(record.key) for found in state.values() for record in found]
+    assert max(key[4] for key in keys) > 0, "no piece of state was larger than a record"
+    assert any("#" in key[1] for key in keys), "no device has left memory"
     openings = fleet.openings()
     assert came_back(openings) > 0, "no partition went from one worker to another and back"
     sys.stdout.write(
