@@ -5,12 +5,14 @@ as a gap. Boots are ordered by their first appearance, not by number, so that a 
 its boots as it likes, at random too.
 
 Per device the columns hold the numbering of its current boot as far as the next expected seq and
-one bit for each of the 64 numbers below it. Batches that stay within the bits, as nearly all do,
-are judged column by column; the others one message at a time, as :class:`Numbering` says.
+one bit for each of the 64 numbers below it. Batches are judged in turns of a few messages a device,
+column by column where they stay within the bits, as nearly all do; the others one message at a
+time, as :class:`Numbering` says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +24,10 @@ from streams.core.readings import Bool, Int32, Int64, UInt8
 
 _NO_BOOT = -2
 _BOOTS_PER_DEVICE = 4
+_IN_TURN = 32
+"""Messages of a device judged together: half of what the bits hold, for those out of order."""
+_WORTH_A_TURN = 64
+"""Messages, of all devices, for which a turn by columns is faster than one by one."""
 
 _CURRENT: dict[str, tuple[Any, Any]] = {
     "boot": (np.int64, _NO_BOOT),
@@ -75,18 +81,25 @@ class Sequences:
         self.current.grow_to(int(device.max()) + 1)
         order = np.argsort(device, kind="stable")
         batch = _grouped(device[order], boot[order], seq[order])
+        result: UInt8 = np.empty(len(order), np.uint8)
+        for part in _turns(batch):
+            at = order[part]
+            result[at] = self._judge(_grouped(device[at], boot[at], seq[at]))
+        return result
+
+    def _judge(self, batch: _Batch) -> UInt8:
+        """Judge the messages of a batch: by columns where that can be done, else one by one."""
         self._meet(batch)
         near = self._near(batch)
         mine = near[batch.group]
-        verdict: UInt8 = np.empty(len(order), np.uint8)
+        verdict: UInt8 = np.empty(len(batch.seq), np.uint8)
         verdict[mine] = self._see_near(batch, near)[mine]
+        ends = np.append(batch.starts[1:], len(batch.seq))
         for g in np.flatnonzero(~near).tolist():
-            rows = slice(batch.starts[g], batch.starts[g + 1] if g + 1 < len(near) else len(order))
+            rows = slice(batch.starts[g], ends[g])
             each = zip(batch.boot[rows].tolist(), batch.seq[rows].tolist(), strict=True)
             verdict[rows] = self._see_each(int(batch.device[g]), list(each))
-        result: UInt8 = np.empty(len(order), np.uint8)
-        result[order] = verdict
-        return result
+        return verdict
 
     def _meet(self, batch: _Batch) -> None:
         """Begin the numbering of devices that are here for the first time."""
@@ -232,6 +245,20 @@ class Sequences:
                 for boot, after, base, recent, low, gaps in boots
             }
             self._older[int(devices[i])] = Older([(a, b) for a, b in holes], floor, former)
+
+
+def _turns(batch: _Batch) -> Iterator[Int64]:
+    """Yield the places of a batch in turns that hold so few messages of a device that bits do.
+
+    Not where devices are so few that going by columns costs more than one by one.
+    """
+    place = np.arange(len(batch.seq))
+    turn = (place - batch.starts[batch.group]) // _IN_TURN
+    turns = int(turn.max()) + 1
+    if len(batch.seq) < turns * _WORTH_A_TURN:
+        yield place
+    else:
+        yield from (place[turn == number] for number in range(turns))
 
 
 def _grouped(device: Int32, boot: Int64, seq: Int64) -> _Batch:

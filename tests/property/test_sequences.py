@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.core import sequences
 from streams.core.numbering import NEW, SEEN
 from streams.core.sequences import Sequences
 
@@ -50,6 +52,22 @@ def test_a_message_is_new_once_in_any_batching(drawn, cuts):
         expected = [SEEN if message in seen else NEW for message in batch]
         assert subject.see(*columns(batch)).tolist() == expected
         seen |= set(batch)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(messages, min_size=1, max_size=60),
+    st.lists(st.integers(0, 60), max_size=8),
+    st.integers(1, 5),
+)
+def test_it_does_not_matter_in_how_many_turns_a_batch_is_judged(drawn, cuts, in_turn):
+    one, turns = Sequences(max_holes=2), Sequences(max_holes=2)
+    for batch in batches(drawn, cuts):
+        expected = one.see(*columns(batch)).tolist()
+        with patch.multiple(sequences, _IN_TURN=in_turn, _WORTH_A_TURN=1):
+            assert turns.see(*columns(batch)).tolist() == expected
+    devices = np.arange(3)
+    assert str(one.snapshot(devices)) == str(turns.snapshot(devices))
 
 
 @settings(max_examples=200)
