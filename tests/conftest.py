@@ -121,10 +121,12 @@ def processes(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]
     """Start ``headwater`` processes; all end with the test, their logs are in tmp_path."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*command: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    def start(
+        *command: str, env: dict[str, str], module: str = "streams.cli.main"
+    ) -> subprocess.Popen[bytes]:
         log = (tmp_path / f"{command[0]}-{len(started)}.log").open("wb")
         child = subprocess.Popen(
-            [sys.executable, "-m", "streams.cli.main", *command],
+            [sys.executable, "-m", module, *command],
             env=env,
             cwd=tmp_path,
             stdout=log,

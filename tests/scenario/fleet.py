@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,11 +17,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.adapters.log_reader import ends_of
 from streams.topics import READINGS
+from tests.scenario import next_version
 from tests.scenario.load import PARTITIONS
 from tests.waiting import eventually
 
 GROUP = "headwater-worker"
 PATIENCE_S = 90.0
+REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,21 @@ class Member:
 
 
 class Fleet:
-    """Workers with instance ids ``w0``, ``w1`` and so on, on shared servers."""
+    """Workers with instance ids ``w0``, ``w1`` and so on, on shared servers.
+
+    :param newer: those of the next version.
+    """
 
     def __init__(
-        self, start: Callable[..., Any], servers: Any, home: Path, **overrides: str
+        self,
+        start: Callable[..., Any],
+        servers: Any,
+        home: Path,
+        *,
+        newer: Sequence[str] = (),
+        **overrides: str,
     ) -> None:
+        self._newer = newer
         self._start, self._servers, self._home = start, servers, home
         self._overrides = overrides
         self._kafka: str = servers.addresses["kafka"]
@@ -64,7 +76,11 @@ class Fleet:
         home = self._home / instance
         home.mkdir(exist_ok=True)
         env = self._servers.env(home, HEADWATER_WORKER__INSTANCE_ID=instance, **self._overrides)
-        child = self._start("worker", env=env)
+        if instance in self._newer:
+            env["PYTHONPATH"] = str(REPOSITORY)
+            child = self._start("worker", env=env, module=next_version.__name__)
+        else:
+            child = self._start("worker", env=env)
         self._instances.append(instance)
         port = env["HEADWATER_OPS__WORKER_PORT"]
         self.members[instance] = Member(next(self._numbers), child, port)

@@ -1,5 +1,7 @@
 """Three workers under load are killed, stopped, joined and left: nothing is lost, doubled or new.
 
+One of them is of a later version, as while workers are upgraded one by one.
+
 At the end Kafka holds what an undisturbed run over the same log says, to the bit: no window is
 missing, and no revision of a window was ever told with two contents.
 """
@@ -12,14 +14,18 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import orjson
 import pytest
 
+from streams.adapters import shard_codec
 from streams.adapters.shard_keys import split_key
+from streams.errors import StateError
 from streams.settings import load
 from tests.scenario.fleet import GROUP, Fleet, came_back
 from tests.scenario.load import Load, under
+from tests.scenario.next_version import ADDED
 from tests.scenario.replaying import found_equal, log_of
 
 TOML = """
@@ -61,7 +67,7 @@ evict_ms = 1000
 [sink]
 targets = []
 """
-CROWD = 3_000
+CROWD = 5_000
 """Devices of one shard, whose state then takes more than one record of the changelog."""
 PAUSE_S = 0.15
 PLAY_MINUTES = 5.0
@@ -76,7 +82,9 @@ def play(own_servers, processes, tmp_path, monkeypatch, *, seed, minutes=0.0):
     monkeypatch.setenv("HEADWATER_CONFIG", str(config))
     kafka, rng = own_servers.addresses["kafka"], random.Random(seed)
     monkeypatch.setenv("HEADWATER_KAFKA", kafka)
-    fleet = Fleet(processes, own_servers, tmp_path, HEADWATER_CONFIG=str(config))
+    fleet = Fleet(
+        processes, own_servers, tmp_path, newer=["w1", "w3"], HEADWATER_CONFIG=str(config)
+    )
     readings, done = Load(seed, CROWD), []
     deadline = time.monotonic() + minutes * 60
     for instance in ("w0", "w1", "w2"):
@@ -122,6 +130,8 @@ def check(fleet, kafka, readings, done):
     keys = [split_key(record.key) for found in state.values() for record in found]
     assert max(key[4] for key in keys) > 0, "no piece of state was larger than a record"
     assert any("#" in key[1] for key in keys), "no device has left memory"
+    stored = {ADDED in piece for piece in pieces(state)}
+    assert stored == {True, False}, "only one version has stored anything"
     openings = fleet.openings()
     assert came_back(openings) > 0, "no partition went from one worker to another and back"
     sys.stdout.write(
@@ -130,6 +140,15 @@ def check(fleet, kafka, readings, done):
         f"{fleet.generations()} generations of the group, {len(openings)} openings of partitions, "
         f"{came_back(openings)} returns\n"
     )
+
+
+def pieces(changelog):
+    """The states in the changelog that lie in one record, whoever wrote them."""
+    for record in (record for found in changelog.values() for record in found):
+        at = (record.value or b"").find(b"HWS2")
+        if at >= 0 and split_key(record.key)[4] == 0:
+            with suppress(StateError):  # The first record of several.
+                yield shard_codec.decode(record.value[at:])
 
 
 def audit():
