@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from streams.agents.window_definitions import definition_of
 from streams.core.windows import Calendar, Hopping, Session, Sliding, Tumbling, Window
 from streams.settings import Settings
 from streams.settings import Window as WindowSettings
+from streams.settings.generations import base_name
 
 Span = tuple[int, int]
 """Start and end of a window, half-open, in ms."""
@@ -17,14 +19,18 @@ Span = tuple[int, int]
 
 def definitions_for(settings: Settings, metric: str) -> list[Window]:
     """Return the window definitions that apply to a metric."""
-    found = [_definition(window.model_dump_json()) for window in settings.windows]
+    found = [
+        _definition(window.name, window.model_dump_json(exclude={"name"}))
+        for window in settings.windows
+    ]
     return [definition for definition in found if definition.applies_to(metric)]
 
 
 @lru_cache(maxsize=256)
-def _definition(window: str) -> Window:
+def _definition(name: str, rest: str) -> Window:
     """Return a definition; a calendar's takes longer to make than to use."""
-    return definition_of(WindowSettings.model_validate_json(window))
+    content = {**json.loads(rest), "name": base_name(name)}
+    return definition_of(WindowSettings.model_validate(content).model_copy(update={"name": name}))
 
 
 def spans_over(definition: Window, t_ms: int) -> list[Span]:

@@ -33,7 +33,9 @@ _CURRENT = """
     ) = 1
 """
 _VIEW = """
-    SELECT * FROM ({current}) WHERE count > 0
+    SELECT *, split_part("window", '@', 1) AS definition,
+        coalesce(try_cast(nullif(split_part("window", '@', 2), '') AS INTEGER), 1) AS generation
+    FROM ({current}) WHERE count > 0
     QUALIFY row_number() OVER (
         PARTITION BY {series}, metric, "window", start_ms
         ORDER BY rank >= 0 DESC, source = 'cloud' DESC, source
@@ -41,7 +43,8 @@ _VIEW = """
 """
 """Greatest rank per source, without what was retracted; then one source per window: a final
 result before a provisional one, the cloud's before an edge's. Of equal ranks, which only
-provisional results have with different content, the one with more readings is the newer."""
+provisional results have with different content, the one with more readings is the newer. Of a
+window whose definition was changed, ``definition`` is the name in the settings."""
 _VIEWS = {
     "windows": ("aggregates", "tenant, device"),
     "groups": ("rollups", 'tenant, rollup, "group"'),
@@ -102,7 +105,8 @@ def windows(*, history: bool = False, **where: Any) -> Any:
     """Return window results in order of their start; the current revision of each.
 
     :param history: all revisions and provisional results instead.
-    :param where: as :func:`readings`, and ``window`` (a definition's name).
+    :param where: as :func:`readings`, and ``window`` (a name as in results: ``minute@2`` is the
+        second generation of ``minute``), or ``definition`` (all generations) and ``generation``.
     """
     return _select("aggregates" if history else "windows", "start_ms", where)
 
@@ -112,7 +116,8 @@ def groups(*, history: bool = False, **where: Any) -> Any:
 
     :param history: all revisions instead.
     :param where: ``rollup``, ``group``, ``metric``, ``window``, ``tenant`` (exact names),
-        ``since_ms``, ``until_ms`` (half-open), ``root``.
+        ``since_ms``, ``until_ms`` (half-open), ``root``; ``definition`` and ``generation`` as in
+        :func:`windows`.
     """
     return _select("rollups" if history else "groups", "start_ms", where)
 
@@ -132,6 +137,8 @@ def _select(table: str, time: str, where: dict[str, Any]) -> Any:
                 conditions.append(f"{time} >= $since_ms")
             case "until_ms":
                 conditions.append(f"{time} < $until_ms")
+            case "definition" | "generation" if table in _VIEWS:
+                conditions.append(f"{name} = ${name}")
             case "tenant" | "site" | "device" | "metric" | "window" | "rollup" | "group":
                 conditions.append(f'"{name}" = ${name}')
             case _:

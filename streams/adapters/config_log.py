@@ -1,8 +1,8 @@
 """The topic ``config`` and its markers: settings that change while running.
 
 A document is written to ``config`` under its id. What decides results changes at a *marker* in
-every partition of ``readings``: a time marker whose header ``hw-config`` has the id. So a worker,
-its successor and a replay all change at the same record.
+every partition of ``readings``, and of the topics that roll-ups read: a time marker whose header
+``hw-config`` has the id. So a worker, its successor and a replay all change at the same record.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from streams.adapters.log_reader import read_all
+from streams.adapters.log_reader import offsets_at, read_all, read_from
 from streams.errors import ServiceError, SettingsError
 from streams.log import get_logger
 from streams.ports import TIME_MARKER_HEADER, LogRecord, header
 from streams.settings import Settings
 from streams.settings.applied import Document, changes, document_of, in_force, newest, parse
-from streams.topics import CONFIG, READINGS
+from streams.settings.generations import base_name, generation_name, generation_of
+from streams.topics import AGGREGATES, CONFIG, READINGS, ROLLUPS_PARTIAL
 
 _log = get_logger(__name__)
 MARKER = "hw-config"
+MARKED = (ROLLUPS_PARTIAL, AGGREGATES, READINGS)
+"""In this order, so that roll-ups know of a window before its first result."""
 _RETRY_S = 1.0
+_CLOCKS_APART_MS = 60_000
 _PARTITION = 0
 """All documents lie in one partition, so that they have one order."""
 
@@ -83,11 +87,38 @@ async def publish(kafka: str, document: Document) -> None:
 
 
 async def mark(kafka: str, document: Document, partitions: int) -> None:
-    """Append the marker of a document to every partition of ``readings``."""
+    """Append the marker of a document to every partition of the topics of :data:`MARKED`."""
     headers = [(TIME_MARKER_HEADER, b"1"), (MARKER, document.id.encode())]
     async with AIOKafkaProducer(bootstrap_servers=kafka, acks="all") as producer:
-        for partition in range(partitions):
-            await producer.send_and_wait(READINGS, b"", headers=headers, partition=partition)
+        for topic in MARKED:
+            for partition in range(partitions):
+                await producer.send_and_wait(topic, b"", headers=headers, partition=partition)
+
+
+async def marked_at(kafka: str, document: Document, partitions: int) -> dict[int, int]:
+    """Return the offset of a document's first marker in each partition of ``readings``.
+
+    A partition is left out whose log does not hold it any more.
+
+    :raises ServiceError: if Kafka cannot be reached.
+    """
+    written_ms = [
+        record.timestamp
+        async for record in read_all(kafka, [CONFIG])
+        if record.key == document.id.encode()
+    ]
+    if not written_ms:
+        return {}
+    # The document has the time of who applied it, the marker the broker's.
+    places = [(READINGS, partition) for partition in range(partitions)]
+    starts = await offsets_at(kafka, places, min(written_ms) - _CLOCKS_APART_MS)
+    found: dict[int, int] = {}
+    async for record in read_from(kafka, starts):
+        if record.partition not in found and marker_of(record) == document.id:
+            found[record.partition] = record.offset
+            if len(found) == partitions:
+                break
+    return found
 
 
 async def begin(settings: Settings, documents: Documents, *, note: bool = False) -> Settings:
@@ -133,6 +164,23 @@ async def now_in_force(settings: Settings, *, only_windows_of_always: bool = Fal
     names = [{window.name for window in one.windows()} for one in documents.values()]
     windows = [window for window in found.windows if all(window.name in known for known in names)]
     return found.model_copy(update={"windows": windows})
+
+
+async def look_up(settings: Settings, name: str) -> tuple[Settings, str]:
+    """Return the settings with one window alone, and its name in results.
+
+    :param name: in force, or as results have it: ``minute`` is the newest generation, ``minute@1``
+        the first, also once it is retired. If there is no such window, all are left in.
+    """
+    documents = Documents()
+    found = in_force(settings, await documents.refresh(settings.kafka))
+    newest_of = {base_name(window.name): window for window in found.windows}
+    held = {window.name: window for one in documents.values() for window in one.windows()}
+    wanted = generation_name(base_name(name), generation_of(name))
+    window = (newest_of.get(name) if name == base_name(name) else None) or held.get(wanted)
+    if window is None:
+        return found, name
+    return found.model_copy(update={"windows": [window]}), window.name
 
 
 async def follow(kafka: str, known: Documents) -> Document:

@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from streams.adapters.frames import frame_columns, read_stream
+from streams.adapters.frames import array_labels, frame_columns, read_stream
 from streams.adapters.reading_records import RecordDecoder, Refused
-from streams.core.readings import Int64
+from streams.core.engine import LogRows
+from streams.core.readings import ABSENT, Int64, Readings
 from streams.errors import DeliveryError
 from streams.ports import LogRecord
 from streams.topics import AGGREGATES, ANOMALIES, LATE, READINGS, ROLLUPS
@@ -88,6 +89,42 @@ def readings_of(
     columns["row"] = pa.array(decoded.row())
     columns["day"] = _days(kafka_ms)
     return pa.table(columns), decoded.refused
+
+
+def log_rows(rows: pa.Table, now_ms: int = 0) -> LogRows:
+    """Return rows of ``readings``, in the order of their partition, as the engine takes them.
+
+    :param rows: as of :func:`readings_of`, of one partition.
+    :param now_ms: the partition's log time before them, which never goes back.
+    """
+    batch = rows.combine_chunks()
+
+    def numbers(name: str, dtype: Any, absent: int | float) -> Any:
+        column = pc.fill_null(batch[name], absent).combine_chunks()
+        return column.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+
+    text = batch["text"].to_pylist() if batch["text"].null_count < len(batch) else []
+    readings = Readings(
+        **{
+            name: array_labels(batch[name].combine_chunks())
+            for name in ("tenant", "site", "device", "metric")
+        },
+        t_ms=numbers("t_ms", np.int64, 0),
+        received_ms=numbers("received_ms", np.int64, 0),
+        value=numbers("value", np.float64, np.nan),
+        quality=numbers("quality", np.uint8, 0),
+        boot=numbers("boot", np.int64, ABSENT),
+        seq=numbers("seq", np.int64, ABSENT),
+        exact_int={},
+        text={row: value for row, value in enumerate(text) if value is not None},
+    )
+    kafka_ms = np.maximum.accumulate(numbers("kafka_ms", np.int64, 0))
+    return LogRows(
+        readings,
+        numbers("kafka_offset", np.int64, 0),
+        numbers("row", np.int32, 0),
+        np.maximum(kafka_ms, now_ms),
+    )
 
 
 def _complete(columns: dict[str, Any], n: int) -> None:

@@ -56,6 +56,32 @@ async def ends_of(bootstrap: str, places: Iterable[tuple[str, int]]) -> dict[tup
     return {(tp.topic, tp.partition): int(offset) for tp, offset in found.items()}
 
 
+async def begins_of(
+    bootstrap: str, places: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], int]:
+    """Return the first offset that each partition still holds, or will.
+
+    :raises ServiceError: if Kafka cannot be reached.
+    """
+    async with _consumer(bootstrap) as consumer:
+        found = await consumer.beginning_offsets([TopicPartition(*place) for place in places])
+    return {(tp.topic, tp.partition): int(offset) for tp, offset in found.items()}
+
+
+async def offsets_at(
+    bootstrap: str, places: Iterable[tuple[str, int]], at_ms: int
+) -> dict[tuple[str, int], int]:
+    """Return the first offset of each partition whose record is not from before a log time.
+
+    A partition is left out that has no such record.
+
+    :raises ServiceError: if Kafka cannot be reached.
+    """
+    async with _consumer(bootstrap) as consumer:
+        found = await consumer.offsets_for_times({TopicPartition(*p): at_ms for p in places})
+    return {(tp.topic, tp.partition): int(at.offset) for tp, at in found.items() if at}
+
+
 async def _places_of(bootstrap: str, topics: Sequence[str]) -> list[tuple[str, int]]:
     """Return the partitions of topics; to subscribe instead would take a second, and make some."""
     client = AIOKafkaClient(bootstrap_servers=bootstrap)

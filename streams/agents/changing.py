@@ -7,30 +7,34 @@ A window that is added counts for a device from the first start after all event 
 device has shown by then. A window that begins later holds only readings that came behind the
 marker, so it is complete, and the same whether an earlier reading was folded into earlier windows
 or not: this is what lets the shards of a partition, whose stored states may stand before and after
-the marker, share one engine. What begins earlier is not told.
+the marker, share one engine. What begins earlier is not told here: ``headwater config rebuild``
+tells it, from the lake (:mod:`streams.recovery.rebuilding`). A window whose definition changes is
+one that goes and one, its next generation, that comes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from streams.agents.window_definitions import definition_of
 from streams.core.engine import StreamEngine
-from streams.core.index import ABSENT
 from streams.core.operators import operator_for
-from streams.core.readings import Int64
-from streams.core.registry import Registry
+from streams.core.readings import Bool, Int64
+from streams.core.registry import NEVER, Registry
 from streams.core.results import WindowResults
-from streams.core.windows import Session
+from streams.core.sliding import SPAN_MS
+from streams.core.windows import Session, Sliding
+from streams.core.windows import Window as Definition
 from streams.errors import StateError
 from streams.settings import Window
 from streams.settings.applied import Document
 
-_ALWAYS = int(np.iinfo(np.int64).min)
+ALWAYS = int(np.iinfo(np.int64).min)
+"""Of a device that had shown nothing by then: every window is whole."""
 Since = dict[str, dict[tuple[str, str], int]]
 """Window -> (tenant, device) -> event time after which its windows begin that are told."""
 
@@ -90,7 +94,7 @@ def since_now(engine: StreamEngine, added: Sequence[Window], live: Callable[[int
         if live(shard) and t_ms >= 0
     ]
     for window in added:
-        apart = _apart_ms(window)
+        apart = apart_ms(definition_of(window))
         found[window.name] = {key: t_ms + apart for key, t_ms in seen}
     return found
 
@@ -103,16 +107,33 @@ def since_return(state: Mapping[str, Any], windows: Sequence[Window]) -> dict[st
     added = [w for w in windows if definition_of(w).written not in state["definitions"]]
     seen = zip(state["names"], state["devices"]["max_t_ms"].tolist(), strict=True)
     shown = [(tenant, device, t_ms) for (tenant, device), t_ms in seen if t_ms >= 0]
-    return {w.name: [[t, d, ms + _apart_ms(w)] for t, d, ms in shown] for w in added}
+    return {w.name: [[t, d, ms + apart_ms(definition_of(w))] for t, d, ms in shown] for w in added}
 
 
-def _apart_ms(window: Window) -> int:
-    """How far behind what came before a window begins that nothing before it can belong to.
+def apart_ms(definition: Definition) -> int:
+    """Return how long after a reading that is not known a window may begin that misses it.
 
     A session that begins less than its gap after what came before might have begun there.
     """
-    definition = definition_of(window)
     return definition.gap_ms - 1 if isinstance(definition, Session) else 0
+
+
+def is_whole(results: WindowResults, definition: Definition, since_ms: Int64) -> Bool:
+    """Return bool[n]: which results hold no reading from before their definition was added.
+
+    :param since_ms: int64[n], of each result's device, as :func:`since_now` says.
+    """
+    start_ms, enough = results.start_ms, np.ones(len(results), np.bool_)
+    if _is_last(definition):
+        # It reaches back to its oldest reading, and one that wants more readings misses some.
+        start_ms = start_ms - results.extra[SPAN_MS].astype(np.int64)
+        enough = results.count >= definition.reading_count
+    whole: Bool = (start_ms > since_ms) & (enough | (since_ms == ALWAYS))
+    return whole
+
+
+def _is_last(definition: Definition) -> TypeGuard[Sliding]:
+    return isinstance(definition, Sliding) and definition.last is not None
 
 
 class Course:
@@ -233,25 +254,22 @@ class Told:
 
     def of_devices(self, engine: StreamEngine, devices: Int64) -> dict[str, list[list[Any]]]:
         """Return what a snapshot of devices has to keep: what readings may still ask for."""
-        if not self._since:
+        if not any(self._since.values()):
             return {}
-        mine = np.zeros(engine.registry.devices.n, np.bool_)
-        mine[devices] = True
-        reach = {d.name: d.reach_ms for d in engine.definitions}
-        reg, disorder_ms = engine.registry, engine.rules.disorder_ms
+        # How far windows over the last readings reach back does not follow from the time.
+        reach = {d.name: NEVER if _is_last(d) else d.reach_ms for d in engine.definitions}
+        reg = engine.registry
+        watermark = (reg.devices["max_t_ms"][devices] - engine.rules.disorder_ms).tolist()
         kept: dict[str, list[list[Any]]] = {}
-        for name, of in self._since.items():
-            rows = []
-            for (tenant, device), t_ms in list(of.items()):
-                at = reg.find(tenant, device)
-                if at == ABSENT or not mine[at]:
+        for (tenant, device), at_ms in zip(reg.keys_of(devices), watermark, strict=True):
+            for name, of in self._since.items():
+                t_ms = of.get((tenant, device))
+                if t_ms is None:
                     continue
-                if int(reg.devices["max_t_ms"][at]) - disorder_ms > t_ms + reach.get(name, 0):
+                if at_ms - t_ms > reach.get(name, 0):
                     del of[tenant, device]
                 else:
-                    rows.append([tenant, device, t_ms])
-            if rows:
-                kept[name] = rows
+                    kept.setdefault(name, []).append([tenant, device, t_ms])
         return kept
 
     def restore(self, kept: Mapping[str, Sequence[Sequence[Any]]]) -> None:
@@ -282,15 +300,16 @@ class Told:
         width = len(results.device.values)
         pair = results.tenant.codes.astype(np.int64) * width + results.device.codes
         unique, inverse = np.unique(pair, return_inverse=True)
-        after = np.full(len(unique), _ALWAYS, np.int64)
+        after = np.full(len(unique), ALWAYS, np.int64)
         in_force = np.ones(len(unique), np.bool_)
         for i, code in enumerate(unique.tolist()):
             key = results.tenant.values[code // width], results.device.values[code % width]
-            after[i] = since.get(key, _ALWAYS)
+            after[i] = since.get(key, ALWAYS)
             if names_of is not None:
                 shard = int(reg.devices["shard"][reg.device(*key)])
                 in_force[i] = name in names_of[shard]
-        told = in_force[inverse] & (results.start_ms > after[inverse])
+        definition = next(d for d in engine.definitions if d.name == name)
+        told = in_force[inverse] & is_whole(results, definition, after[inverse])
         if told.all():
             return results
         return _compact(results.take(np.flatnonzero(told)))

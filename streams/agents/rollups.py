@@ -7,15 +7,18 @@ second folds what the partitions have told about a group into ``rollups``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 from prometheus_client import Counter
 
 from streams.adapters import frames, results, shard_codec
+from streams.adapters.config_log import Documents
 from streams.adapters.rejected import rejected_record
+from streams.agents.device_types import TypeOf
+from streams.agents.rollup_course import RollupCourse
 from streams.agents.window_definitions import definition_of
 from streams.core.placement import group_key, group_partition
 from streams.core.readings import Bool, Labels
@@ -34,6 +37,7 @@ from streams.ports import (
 )
 from streams.settings import Rollup as RollupSettings
 from streams.settings import Settings
+from streams.settings.generations import base_name
 from streams.topics import AGGREGATES, ROLLUPS, ROLLUPS_PARTIAL
 from streams.version import VERSION
 
@@ -48,6 +52,7 @@ _REFUSED = Counter("headwater_rollup_refused_results", "Results not taken.", ["t
 
 PartsOf = Callable[[RollupSettings], Parts]
 """The parts of a record that concern a roll-up."""
+Read = Callable[[LogRecord, TypeOf], PartsOf]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +61,32 @@ class _Stage:
 
     source: str
     target: str
-    read: Callable[[LogRecord], PartsOf]
+    read: Read
+    has_devices: bool
+    """Whether its parts are devices, whose groups follow from the settings."""
     max_members: int | None = None
 
 
-def make_partials(settings: Settings) -> LogicFactory:
-    """Return the factory of the first stage: from devices to a partition's part."""
-    stage = _Stage(AGGREGATES, ROLLUPS_PARTIAL, _devices)
+def make_partials(settings: Settings, documents: Documents | None = None) -> LogicFactory:
+    """Return the factory of the first stage: from devices to a partition's part.
 
-    def factory(partition: int, partitions: int) -> PartitionLogic:
-        return RollupLogic(settings, stage, partition)
-
-    return factory
+    :param documents: what the topic ``config`` holds; more may come while the logic runs.
+    """
+    return _factory(settings, _Stage(AGGREGATES, ROLLUPS_PARTIAL, _devices, True), documents)
 
 
-def make_groups(settings: Settings) -> LogicFactory:
+def make_groups(settings: Settings, documents: Documents | None = None) -> LogicFactory:
     """Return the factory of the second stage: from partitions' parts to groups."""
-    stage = _Stage(ROLLUPS_PARTIAL, ROLLUPS, _partitions, settings.topics.partitions)
+    most = settings.topics.partitions
+    stage = _Stage(ROLLUPS_PARTIAL, ROLLUPS, _partitions, False, most)
+    return _factory(settings, stage, documents)
+
+
+def _factory(settings: Settings, stage: _Stage, documents: Documents | None) -> LogicFactory:
+    known = Documents() if documents is None else documents
 
     def factory(partition: int, partitions: int) -> PartitionLogic:
-        return RollupLogic(settings, stage, partition)
+        return RollupLogic(settings, stage, partition, known)
 
     return factory
 
@@ -83,16 +94,15 @@ def make_groups(settings: Settings) -> LogicFactory:
 class RollupLogic:
     """One stage of all roll-ups on one partition."""
 
-    def __init__(self, settings: Settings, stage: _Stage, partition: int) -> None:
+    def __init__(
+        self, settings: Settings, stage: _Stage, partition: int, documents: Documents
+    ) -> None:
         self._stage = stage
         self._partition = partition
         self._partitions = settings.topics.partitions
-        self._fingerprint = settings.fingerprint("rollups")
         self._max_bytes = settings.gateway.max_rejected_bytes
-        late_ms = settings.devices.disorder_ms + settings.devices.idle_final_ms
-        keep_ms = {w.name: definition_of(w).reach_ms + late_ms for w in settings.windows}
-        # Windows that end at a reading of one device are no other device's.
-        self._never = [w.name for w in settings.windows if w.kind == "sliding"]
+        self._late_ms = settings.devices.disorder_ms + settings.devices.idle_final_ms
+        self._course = RollupCourse(settings, documents)
         self._settings = {rollup.name: rollup for rollup in settings.rollups}
         self._rollups = {
             rollup.name: Rollup(
@@ -100,7 +110,7 @@ class RollupLogic:
                     rollup.name,
                     SOURCE,
                     rollup.quiet_ms,
-                    keep_ms,
+                    {},
                     stage.max_members or rollup.max_members,
                     rollup.max_results,
                 )
@@ -113,10 +123,16 @@ class RollupLogic:
         self._told_until = -1
         """What belongs to records up to this offset was told, and acknowledged, before a crash."""
         self._dirty_since = NEVER
+        self._has_begun = False
+        self._adopt()
 
     def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
         """Take the next records of the stage's topic; see :class:`PartitionLogic`."""
         out: list[Produce] = []
+        if records and not self._has_begun:
+            self._has_begun = True
+            if self._course.begin(records[0].offset):
+                self._adopt()
         for record in records:
             made = self._fold_one(record)
             if record.offset > self._told_until:
@@ -138,19 +154,23 @@ class RollupLogic:
         """Return a piece's state and mark it clean."""
         if key == _CLOCK_KEY:
             self._dirty_since = NEVER
-            return shard_codec.encode({"clock_ms": self._clock_ms})
+            return shard_codec.encode(
+                {"clock_ms": self._clock_ms, "course": self._course.snapshot()}
+            )
         name, _, piece = key.partition("/")
         return shard_codec.encode(self._rollups[name].snapshot(piece))
 
     def restore(self, key: str, stamp: int, state: bytes) -> None:
         """Load a piece; what belongs to roll-ups that are gone is forgotten.
 
-        :raises StateError: if it was written by another version.
+        :raises StateError: if it was written by another version, or follows settings that are gone.
         """
         loaded = shard_codec.decode(state)
         self._told_until = max(self._told_until, stamp)
         if key == _CLOCK_KEY:
             self._stored_clock_ms, self._clock_stamp = loaded["clock_ms"], stamp
+            self._course.restore(loaded.get("course", ()))
+            self._adopt()
             return
         name, _, piece = key.partition("/")
         if name in self._rollups:
@@ -175,20 +195,42 @@ class RollupLogic:
             for part in rollup.advance(now_ms, record.offset)
         ]
         out: list[Produce] = []
-        if not is_time_marker(record):
+        if is_time_marker(record):
+            self._change(record)
+        else:
             try:
-                parts_of = self._stage.read(record)
+                parts_of = self._stage.read(record, self._type_of)
             except DecodeError as error:
                 out.append(self._reject(record, error))
             else:
                 for name, rollup in self._rollups.items():
                     parts = parts_of(self._settings[name])
                     if self._never:
-                        parts = parts.take(np.flatnonzero(~_matching(parts.window, self._never)))
+                        parts = parts.take(np.flatnonzero(~_are(parts.window, self._never)))
                     if len(parts):
                         told += rollup.take(parts, now_ms, record.offset)
         self._count()
         return [produce for part in told for produce in self._frames(part)] + out
+
+    def _change(self, record: LogRecord) -> None:
+        """Take the settings that a marker names: devices of another type change their group."""
+        if not self._course.change(record):
+            return
+        self._adopt()
+        for name, rollup in self._rollups.items():
+            if self._stage.has_devices and self._settings[name].group == "type":
+                rollup.regroup(self._type_of, self._clock_ms, record.offset)
+
+    def _adopt(self) -> None:
+        """Take what the settings in force say of types and windows."""
+        settings, windows = self._course.settings(), self._course.windows()
+        self._type_of = TypeOf(settings.types)
+        self._fingerprint = settings.fingerprint("rollups", "types")
+        keep_ms = {n: definition_of(w).reach_ms + self._late_ms for n, w in windows.items()}
+        # Windows that end at a reading of one device are no other device's.
+        self._never = {name for name, window in windows.items() if window.kind == "sliding"}
+        for rollup in self._rollups.values():
+            rollup.rules = replace(rollup.rules, keep_ms=keep_ms)
 
     def _frames(self, told: RollupResults) -> Iterable[Produce]:
         """One record per group: it is the record's key."""
@@ -233,23 +275,34 @@ class RollupLogic:
         )
 
 
-def _devices(record: LogRecord) -> PartsOf:
+def _devices(record: LogRecord, type_of: TypeOf) -> PartsOf:
     """Read a frame of ``aggregates``: each device is a part."""
     found = results.decode_windows(record.value or b"")
-    return lambda rollup: _devices_of(found, rollup)
+    return lambda rollup: _devices_of(found, rollup, type_of)
 
 
-def _devices_of(found: WindowResults, rollup: RollupSettings) -> Parts:
-    wanted = _matching(found.metric, rollup.metrics) & _matching(found.window, rollup.windows)
-    everything = Labels.constant(EVERYTHING, len(found))
+def _groups_of(found: WindowResults, rollup: RollupSettings, type_of: TypeOf) -> Labels:
+    if rollup.group == "site":
+        return found.site
+    if rollup.group == "tenant":
+        return Labels.constant(EVERYTHING, len(found))
+    columns = (found.tenant.to_list(), found.site.to_list(), found.device.to_list())
+    return Labels.of(type_of(*names) for names in zip(*columns, strict=True))
+
+
+def _devices_of(found: WindowResults, rollup: RollupSettings, type_of: TypeOf) -> Parts:
+    # All generations of a window are rolled up, each for itself.
+    window = Labels(found.window.codes, [base_name(name) for name in found.window.values])
+    wanted = _matching(found.metric, rollup.metrics) & _matching(window, rollup.windows)
     sd = np.where(found.count > 1, found.sd, 0.0)
     told = found.count > 0
     parts = Parts(
         tenant=found.tenant,
-        group=found.site if rollup.group == "site" else everything,
+        group=_groups_of(found, rollup, type_of),
         metric=found.metric,
         window=found.window,
         part=found.device,
+        site=found.site,
         start_ms=found.start_ms,
         end_ms=found.end_ms,
         values={
@@ -265,7 +318,7 @@ def _devices_of(found: WindowResults, rollup: RollupSettings) -> Parts:
     return parts.take(np.flatnonzero(wanted))
 
 
-def _partitions(record: LogRecord) -> PartsOf:
+def _partitions(record: LogRecord, _: TypeOf) -> PartsOf:
     """Read a frame of ``rollups.partial``: the partition that it comes from is the part."""
     number = header(record, PART_HEADER) or b""
     if not number.isdigit():
@@ -283,12 +336,17 @@ def _partitions_of(found: RollupResults, partition: int, rollup: RollupSettings)
         metric=found.metric,
         window=found.window,
         part=Labels(found.group.codes, names),
+        site=Labels.constant("", len(found)),
         start_ms=found.start_ms,
         end_ms=found.end_ms,
         values={name: getattr(found, name) for name in VALUES if name != "revision"}
         | {"revision": found.rank},
     )
     return parts.take(np.flatnonzero(_matching(found.rollup, [rollup.name])))
+
+
+def _are(labels: Labels, names: Set[str]) -> Bool:
+    return np.asarray([value in names for value in labels.values], np.bool_)[labels.codes]
 
 
 def _matching(labels: Labels, globs: Sequence[str]) -> Bool:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from streams.settings.applied import Change
+    from streams.settings.applied import Change, Document
 
 config = typer.Typer(help="Check, show, compare and apply the settings.", no_args_is_help=True)
 
@@ -81,7 +81,7 @@ def show(
 def diff(json: Annotated[bool, typer.Option("--json", help="A JSON list")] = False) -> None:
     """Compare the file with what running processes use; exit 1 if something differs.
 
-    Only mappings, metrics and windows: what `headwater config apply` would change.
+    Only mappings, metrics, windows and types: what `headwater config apply` would change.
 
     Example: headwater config diff
     """
@@ -90,7 +90,7 @@ def diff(json: Annotated[bool, typer.Option("--json", help="A JSON list")] = Fal
 
     from streams.adapters.config_log import Documents
     from streams.settings import load
-    from streams.settings.applied import changes, document_of
+    from streams.settings.applied import changes, document_of, following
 
     settings = load()
     now = asyncio.run(Documents().refresh(settings.kafka))
@@ -99,17 +99,31 @@ def diff(json: Annotated[bool, typer.Option("--json", help="A JSON list")] = Fal
     if json:
         print(orjson.dumps([asdict(change) for change in found]).decode())
     else:
-        _show(found, now.id if now else "nothing yet: no worker has started")
+        after = following(settings, now) if now else None
+        _show(found, now.id if now else "nothing yet: no worker has started", after)
     if found:
         raise typer.Exit(1)
 
 
 @config.command()
-def apply(yes: Annotated[bool, typer.Option("--yes", help="Do it")] = False) -> None:
-    """Change mappings, metrics and windows of running gateways and workers to those of the file.
+def apply(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it")] = False,
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="Tell windows that are added from the beginning, too")
+    ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option(help="Tell a changed window from the beginning; no: headwater config rebuild"),
+    ] = True,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for windows that are open at the change, too")
+    ] = False,
+) -> None:
+    """Change mappings, metrics, windows and types of running processes to those of the file.
 
     Workers change at one record of each partition; a window that is added counts from its first
-    whole one. Without --yes it shows what it would do.
+    whole one. One whose definition changes goes on as its next generation, such as minute@2, and is
+    rebuilt from the lake and Kafka. Without --yes it shows what it would do.
 
     Example: headwater config apply --yes
     """
@@ -118,6 +132,7 @@ def apply(yes: Annotated[bool, typer.Option("--yes", help="Do it")] = False) -> 
     from streams.adapters.config_log import Documents, mark, publish
     from streams.errors import SettingsError
     from streams.intake.mapping import TopicMap
+    from streams.recovery.rebuild_command import rebuild_windows
     from streams.settings import load
     from streams.settings.applied import changes, following
 
@@ -128,7 +143,7 @@ def apply(yes: Annotated[bool, typer.Option("--yes", help="Do it")] = False) -> 
         raise SettingsError("no worker has started yet, and it will read the file by itself")
     following_one = following(settings, now)
     found = changes(now.sections, following_one.sections)
-    _show(found, now.id)
+    _show(found, now.id, following_one)
     if not yes:
         if found:
             Console().print("nothing was changed; to do it: headwater config apply --yes")
@@ -140,17 +155,56 @@ def apply(yes: Annotated[bool, typer.Option("--yes", help="Do it")] = False) -> 
         # Again, too, should an earlier one have ended between the two.
         asyncio.run(mark(settings.kafka, now, settings.topics.partitions))
     Console().print(f"[green]✓[/] in force: {now.id}", highlight=False)
+    windows = {change.name: change.what for change in found if change.section == "windows"}
+    wanted = [name for name, what in windows.items() if what == "changed" and rebuild]
+    wanted += [name for name, what in windows.items() if what == "added" and backfill]
+    if wanted:
+        rebuild_windows(settings, wanted, follow=follow)
 
 
-def _show(found: Sequence[Change], now: str) -> None:
+@config.command("rebuild")
+def rebuild_again(
+    windows: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of windows that were changed or added; default: all changed"),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only from then on, in log time: 2h, 7d, 2026-01-31T12:00")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Until the windows open at the change are closed")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="A JSON list")] = False,
+) -> None:
+    """Tell windows that were changed or added from before workers began with them.
+
+    Folded by the same engine from the lake, and from Kafka where it lags. It can be repeated at any
+    time: results have the same bits, and a later run adds what was corrected or closed since.
+
+    Example: headwater config rebuild minute --follow
+    """
+    from streams.recovery.held import parse_time
+    from streams.recovery.rebuild_command import rebuild_windows
+    from streams.recovery.run import now_ms
+    from streams.settings import load
+
+    since_ms = 0 if since is None else parse_time(since, now_ms())
+    rebuild_windows(load(), windows or [], since_ms=since_ms, follow=follow, as_json=json)
+
+
+def _show(found: Sequence[Change], now: str, after: Document | None) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"in force: {now}")
     signs = {"added": "[green]+[/]", "removed": "[red]-[/]", "changed": "[yellow]~[/]"}
     for change in found:
         console.print(f"{signs[change.what]} {change.section}: {change.name}")
-        before, after = change.before, change.after
+        before, told = change.before, change.after
         if change.what == "changed" and isinstance(before, dict):
-            for key in sorted(k for k in after if after[k] != before.get(k)):
-                console.print(f"    {key}: {before.get(key)} -> {after[key]}", markup=False)
+            for key in sorted(k for k in told if told[k] != before.get(k)):
+                console.print(f"    {key}: {before.get(key)} -> {told[key]}", markup=False)
+        if change.section == "windows" and told and after:
+            name = after.name_of(change.name)
+            if name != change.name:
+                console.print(f"    in results it is {name}")
     if not found:
         console.print("the file says the same")

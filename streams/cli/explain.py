@@ -19,7 +19,8 @@ def explain(
         str, typer.Argument(help="A time in the window: 2026-01-31T12:00, milliseconds, or 10min")
     ],
     window: Annotated[
-        str | None, typer.Option(help="Name of the definition, where several apply")
+        str | None,
+        typer.Option(help="Name of the definition, where several apply; minute@1: a generation"),
     ] = None,
     tenant: Annotated[str, typer.Option(help="Whose device it is")] = "default",
     rows: Annotated[
@@ -39,7 +40,7 @@ def explain(
 
     import orjson
 
-    from streams.adapters.config_log import now_in_force
+    from streams.adapters.config_log import look_up, now_in_force
     from streams.explain import explain as take_apart
     from streams.explain_view import page
     from streams.recovery.held import parse_time
@@ -48,7 +49,10 @@ def explain(
     from streams.terminal import console
 
     at_ms = parse_time(window_start, now_ms())
-    settings = asyncio.run(now_in_force(load()))
+    if window is None:
+        settings = asyncio.run(now_in_force(load()))
+    else:
+        settings, window = asyncio.run(look_up(load(), window))
     found = asyncio.run(take_apart(settings, (tenant, device, metric), at_ms, window))
     if json:
         print(orjson.dumps(found.as_json()).decode())

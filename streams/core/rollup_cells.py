@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from streams.core.columns import Columns
 from streams.core.readings import Int64
 from streams.core.registry import NEVER
-from streams.core.rollup_members import Names
+from streams.core.rollup_members import Names, Owner, Track, TrackOf
 from streams.core.rollup_parts import VALUES, Placed
 
 PATIENCE = 5
@@ -38,6 +38,7 @@ _CELL: dict[str, tuple[Any, Any]] = {
 log time of the first change that was not told (NEVER: none), ``changed_ms`` of the last."""
 _ROW: dict[str, tuple[Any, Any]] = {
     "owner": (np.int32, 0),
+    "site": (np.int32, 0),
     "start_ms": (np.int64, 0),
     "cell": (np.int32, _LEFT),
     **VALUES,
@@ -67,9 +68,18 @@ class Refusals:
 class Cells:
     """The cells of some starts; a piece of state of its own."""
 
-    def __init__(self, owners: Names, tracks: Names, quiet_ms: int, max_members: int) -> None:
+    def __init__(
+        self,
+        owners: Names[Owner],
+        tracks: Names[Track],
+        sites: Names[str],
+        *,
+        quiet_ms: int,
+        max_members: int,
+    ) -> None:
         self._owners = owners
         self._tracks = tracks
+        self._sites = sites
         self._quiet_ms = quiet_ms
         self._max_members = max_members
         self.cells = Columns(_CELL)
@@ -107,6 +117,27 @@ class Cells:
             self._write(placed, source, [now.cell for now in held.values()])
             self._touch(np.asarray(sorted(touched), np.int64), now_ms)
         return bool(source)
+
+    def regroup(self, track_of: TrackOf, now_ms: int, said: Refusals) -> bool:
+        """Move rows to where they belong now; return whether any was moved."""
+        touched: set[int] = set()
+        for row in np.flatnonzero(self.rows["cell"] != _LEFT).tolist():
+            before = self._held(row)
+            owner = self._owners.of[self.rows["owner"][row]]
+            track = track_of(owner, self._sites.of[self.rows["site"][row]])
+            if track == self.cells["track"][before.cell]:
+                continue
+            of = (int(self.cells[name][before.cell]) for name in ("start_ms", "end_ms", "keep_ms"))
+            cell = self._cell(track, *of)
+            if cell == _LEFT:
+                said.late += 1
+            elif self.cells["parts"][cell] >= self._max_members:
+                said.over_limit += 1
+                cell = _LEFT
+            touched |= self._move(before, cell)
+            self.rows["cell"][row] = cell
+        self._touch(np.asarray(sorted(touched), np.int64), now_ms)
+        return bool(touched)
 
     def due(self, now_ms: int) -> Int64:
         """Return the cells that are to be told before *now_ms*."""
@@ -173,9 +204,11 @@ class Cells:
         )
         owners, rows["owner"] = np.unique(rows["owner"], return_inverse=True)
         cells["track"], frontier = numbers[: self.cells.n], numbers[self.cells.n :]
+        sites, rows["site"] = np.unique(rows["site"], return_inverse=True)
         return {
             "tracks": [list(self._tracks.of[t]) for t in tracks.tolist()],
             "owners": [list(self._owners.of[o]) for o in owners.tolist()],
+            "sites": [self._sites.of[s] for s in sites.tolist()],
             "cells": cells,
             "rows": rows,
             "frontier": frontier,
@@ -189,6 +222,11 @@ class Cells:
         cells, rows = dict(state["cells"]), dict(state["rows"])
         cells["track"] = tracks[cells["track"]]
         rows["owner"] = owners[rows["owner"]]
+        if "sites" in state:
+            sites = np.asarray([self._sites.intern(s) for s in state["sites"]], np.int64)
+            rows["site"] = sites[rows["site"]] if len(sites) else rows["site"]
+        else:  # State of a version before, when no group went by it.
+            rows["site"] = np.zeros(len(rows["owner"]), np.int64)
         self.cells.append(cells, len(cells["track"]))
         self.rows.append(rows, len(rows["owner"]))
         line = tracks[state["frontier"]].tolist()
@@ -241,6 +279,7 @@ class Cells:
         rows = np.asarray(list(source), np.int64)
         taken = np.asarray(list(source.values()), np.int64)
         self.rows["owner"][rows] = placed.owner[taken]
+        self.rows["site"][rows] = placed.site[taken]
         self.rows["start_ms"][rows] = placed.parts.start_ms[taken]
         self.rows["cell"][rows] = cell
         for name in VALUES:

@@ -42,7 +42,8 @@ group's; ``final``, ``provisional`` and ``missing`` are the members that it stan
 class Parts:
     """*n* results of parts of groups, in the order of the log; the columns are in ``VALUES``.
 
-    ``part`` names the member (a device) or the partition, ``group`` the group that it is in.
+    ``part`` names the member (a device) or the partition, ``group`` the group that it is in;
+    ``site`` is kept with it, as a later change of groups may go by it.
     """
 
     tenant: Labels
@@ -50,6 +51,7 @@ class Parts:
     metric: Labels
     window: Labels
     part: Labels
+    site: Labels
     start_ms: Int64
     end_ms: Int64
     values: Values
@@ -75,17 +77,20 @@ class Placed:
     """Parts with the integers of their names.
 
     ``owner`` int32[n] names (tenant, part, metric, window), ``track`` int32[n] (tenant, group,
-    metric, window); ``keep_ms`` is for how long after its last change the window is kept.
+    metric, window), ``site`` int32[n] the site; ``keep_ms`` is for how long after its last change
+    the window is kept.
     """
 
     parts: Parts
     owner: Int32
     track: Int32
+    site: Int32
     keep_ms: Int64
 
     def take(self, rows: NDArray[Any]) -> Placed:
         """Select rows by index or mask."""
-        return Placed(self.parts.take(rows), self.owner[rows], self.track[rows], self.keep_ms[rows])
+        columns = (self.owner, self.track, self.site, self.keep_ms)
+        return Placed(self.parts.take(rows), *(column[rows] for column in columns))
 
 
 def combine(group: Int64, groups: int, parts: Mapping[str, NDArray[Any]]) -> Values:

@@ -16,7 +16,7 @@ any of these pieces was stored).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -27,7 +27,7 @@ from streams.core.readings import Int32, Int64, Labels
 from streams.core.registry import NEVER
 from streams.core.results import RollupResults
 from streams.core.rollup_cells import PATIENCE, Cells, Refusals
-from streams.core.rollup_members import SHARDS, Members, Names
+from streams.core.rollup_members import SHARDS, Members, Names, Owner, Track
 from streams.core.rollup_parts import VALUES, Parts, Placed, combine
 
 PIECES = 32
@@ -35,6 +35,10 @@ PIECES = 32
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _TOP_BITS = np.uint64(59)
 _CELLS, _MEMBERS = "cells", "members"
+NO_GROUP = ""
+"""Of parts that are in no group: kept, as they may come into one, and not told."""
+GroupOf = Callable[[str, str, str], str]
+"""The group of a part, by its tenant, its site and its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,13 @@ class Rollup:
         self.said = Refusals()
         self.evicted = 0
         """Windows that were given up early because ``max_results`` was met."""
-        self._owners, self._tracks = Names(), Names()
-        self._members = Members(self._owners, self._tracks)
+        self._owners: Names[Owner] = Names()
+        self._tracks: Names[Track] = Names()
+        self._sites = Names("")
+        names = self._owners, self._tracks, self._sites
+        self._members = Members(*names)
         self._cells = [
-            Cells(self._owners, self._tracks, rules.quiet_ms, rules.max_members)
+            Cells(*names, quiet_ms=rules.quiet_ms, max_members=rules.max_members)
             for _ in range(PIECES)
         ]
         self._now_ms = 0
@@ -80,6 +87,9 @@ class Rollup:
             parts,
             _interned(self._owners, parts.tenant, parts.part, parts.metric, parts.window),
             _interned(self._tracks, parts.tenant, parts.group, parts.metric, parts.window),
+            np.asarray([self._sites.intern(s) for s in parts.site.values], np.int32)[
+                parts.site.codes
+            ],
             self._keep_ms(parts.window),
         )
         self._members.see(placed, now_ms, offset)
@@ -111,6 +121,22 @@ class Rollup:
                 cells.dirty_since = min(cells.dirty_since, offset)
             cells.plan()
         return out
+
+    def regroup(self, group_of: GroupOf, now_ms: int, offset: int) -> None:
+        """Let parts be in other groups from the record at *offset* on.
+
+        What is held of them leaves the old group and comes into the new one, window by window: as
+        if each had been corrected. :meth:`advance` was called with this time before.
+        """
+
+        def track_of(owner: Owner, site: str) -> int:
+            tenant, part, metric, window = owner
+            return self._tracks.intern((tenant, group_of(tenant, site, part), metric, window))
+
+        for cells in self._cells:
+            if offset > cells.stamp and cells.regroup(track_of, now_ms, self.said):
+                cells.dirty_since = min(cells.dirty_since, offset)
+        self._members.regroup(track_of, offset)
 
     def waits(self) -> bool:
         """Whether something is to be told once enough time has passed."""
@@ -156,6 +182,11 @@ class Rollup:
         if not len(due):
             return []
         at_ms = cells.told(due)
+        line = cells.cells["track"][due].tolist()
+        grouped = np.asarray([self._tracks.of[t][1] != NO_GROUP for t in line], np.bool_)
+        due, at_ms = due[grouped], at_ms[grouped]
+        if not len(due):
+            return []
         rows, of = cells.rows_of(due)
         parts = {name: cells.rows[name][rows] for name in VALUES}
         found = combine(of, len(due), parts)
@@ -217,7 +248,7 @@ def _piece_of(start_ms: Int64) -> Int64:
     return ((start_ms.astype(np.uint64) * _GOLDEN) >> _TOP_BITS).astype(np.int64)
 
 
-def _interned(names: Names, *columns: Labels) -> Int32:
+def _interned(names: Names[tuple[str, str, str, str]], *columns: Labels) -> Int32:
     """Return the integer of each row's tuple of names."""
     found = zip(*(column.to_list() for column in columns), strict=True)
     return np.asarray([names.intern(name) for name in found], np.int32)

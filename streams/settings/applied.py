@@ -1,8 +1,8 @@
-"""Settings that change while running: mappings, metrics and windows, as in the topic ``config``.
+"""Settings that change while running: mappings, metrics, windows and device types.
 
-A document holds all three sections as they are from one revision on. It never changes once it is
-written; its id is its revision and a hash of its content. Revision 0 only notes what a worker was
-started with; from revision 1 on the newest document counts, and not the file.
+A document of the topic ``config`` holds these sections as they are from one revision on. It never
+changes once it is written; its id is its revision and a hash of its content. Revision 0 only notes
+what a worker was started with; from revision 1 on the newest document counts, and not the file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,25 @@ from typing import Any
 import orjson
 
 from streams.errors import SettingsError
+from streams.settings.generations import generation_name
 from streams.settings.loader import Settings
+from streams.settings.sections import DeviceType, MetricSpec, Section
 from streams.settings.sections import Mapping as MappingSection
-from streams.settings.sections import MetricSpec
 from streams.settings.windows import Window
 
-SECTIONS = ("mappings", "metrics", "windows")
-_VERSION = 1
-_KEYS = {"windows": "name", "mappings": "topic"}
+_MODELS: dict[str, type[Section]] = {
+    "mappings": MappingSection,
+    "metrics": MetricSpec,
+    "windows": Window,
+    "types": DeviceType,
+}
+SECTIONS = tuple(_MODELS)
+_KEYS = {"windows": "name", "mappings": "topic", "types": "name"}
+_ORDERED = ("mappings", "types")
+"""Of these the first that fits counts."""
+_FIRST_VERSION, _VERSION = 1, 2
+"""The first knows neither device types nor generations. A document without them is still written
+so: its id, which stored state names, stays, and a worker of the version before reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,8 @@ class Document:
     revision: int
     sections: Mapping[str, Any]
     retired: Mapping[str, Any]
+    generations: Mapping[str, int] = field(default_factory=dict)
+    """Of windows, retired ones too, whose definition has changed: which they are at."""
     id: str = field(init=False)
     """The revision and a hash of the content."""
 
@@ -41,17 +54,35 @@ class Document:
 
     def encode(self) -> bytes:
         """Return the record's value; equal documents have equal bytes."""
+        news = {"types": self.sections["types"], "generations": dict(self.generations)}
+        news = {name: value for name, value in news.items() if value}
         content = {
-            "version": _VERSION,
+            **self.sections,
+            "version": _VERSION if news else _FIRST_VERSION,
             "revision": self.revision,
             "retired": dict(self.retired),
-            **self.sections,
         }
+        del content["types"]
+        content |= news
         return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
     def windows(self) -> list[Window]:
-        """Return the window definitions."""
-        return [Window.model_validate(window) for window in self.sections["windows"]]
+        """Return the window definitions, named as in results."""
+        found = [Window.model_validate(window) for window in self.sections["windows"]]
+        return [
+            window.model_copy(update={"name": self.name_of(window.name)})
+            if window.name in self.generations
+            else window
+            for window in found
+        ]
+
+    def types(self) -> list[DeviceType]:
+        """Return the device types, in their order."""
+        return [DeviceType.model_validate(one) for one in self.sections["types"]]
+
+    def name_of(self, window: str) -> str:
+        """Return the name that a window of the settings has in results."""
+        return generation_name(window, self.generations.get(window, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +104,17 @@ def parse(value: bytes) -> Document:
     try:
         content = orjson.loads(value)
         version, revision = content["version"], content["revision"]
-        sections = {name: content[name] for name in SECTIONS}
-        retired = content["retired"]
+        sections = {"types": [], **content}
+        sections = {name: sections[name] for name in SECTIONS}
+        retired, generations = content["retired"], content.get("generations", {})
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise SettingsError(f"a record of the topic config cannot be read: {error!r}") from error
-    if version != _VERSION:
+    if version not in (_FIRST_VERSION, _VERSION):
         raise SettingsError(
-            f"the topic config has version {version}, expected {_VERSION}: it was written by "
+            f"the topic config has version {version}, expected up to {_VERSION}: it was written by "
             "another version of Headwater; run that one (docs/upgrading.md)"
         )
-    return Document(int(revision), sections, retired)
+    return Document(int(revision), sections, retired, generations)
 
 
 def document_of(settings: Settings, revision: int = 0) -> Document:
@@ -112,6 +144,7 @@ def in_force(settings: Settings, document: Document | None) -> Settings:
             "windows": document.windows(),
             "mappings": [MappingSection.model_validate(one) for one in sections["mappings"]],
             "metrics": {n: MetricSpec.model_validate(m) for n, m in sections["metrics"].items()},
+            "types": document.types(),
         }
     )
 
@@ -119,29 +152,44 @@ def in_force(settings: Settings, document: Document | None) -> Settings:
 def following(settings: Settings, document: Document) -> Document:
     """Return the next revision, which says what the settings say.
 
-    :raises SettingsError: if a window has another definition than under this name before.
+    A window with another definition than under its name before is the next generation of it.
     """
     wanted = document_of(settings).sections
-    before = _named("windows", document.sections["windows"])
+    known = {**document.retired, **_named("windows", document.sections["windows"])}
     after = _named("windows", wanted["windows"])
-    known = {**document.retired, **before}
+    generations = dict(document.generations)
     for name, window in after.items():
-        if name in known and known[name] != window:
-            differing = sorted(k for k in window if window[k] != known[name].get(k))
-            raise SettingsError(
-                f"windows: {name!r} had another {', '.join(differing)} before. Results are known "
-                "by the name of their window, so the old and the new would be mixed: give it "
-                f"another name, such as {name}-2, and name that in roll-ups and by readers"
-            )
+        if name in known and _normal("windows", known[name]) != window:
+            generations[name] = generations.get(name, 1) + 1
     retired = {name: window for name, window in known.items() if name not in after}
-    return Document(document.revision + 1, wanted, retired)
+    return Document(document.revision + 1, wanted, retired, generations)
+
+
+def introduced(documents: Iterable[Document], window: str) -> Document | None:
+    """Return the document that brought a window of the newest one, None if it was always there.
+
+    :param window: its name in results.
+    :raises SettingsError: if it is not in the newest one.
+    """
+    ordered = sorted(documents, key=lambda one: one.revision, reverse=True)
+    found: Document | None = None
+    for one in ordered:
+        if all(held.name != window for held in one.windows()):
+            if found is None:
+                raise SettingsError(f"the window {window!r} is not in force")
+            return found
+        found = one
+    return None
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
     """Return what differs between the sections of two documents."""
     found: list[Change] = []
     for section in SECTIONS:
-        old, new = _named(section, before[section]), _named(section, after[section])
+        old, new = (
+            {name: _normal(section, one) for name, one in _named(section, side[section]).items()}
+            for side in (before, after)
+        )
         for name in [*old, *(name for name in new if name not in old)]:
             if name not in new:
                 found.append(Change(section, name, "removed", old[name], None))
@@ -149,9 +197,14 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
                 found.append(Change(section, name, "added", None, new[name]))
             elif old[name] != new[name]:
                 found.append(Change(section, name, "changed", old[name], new[name]))
-        if section == "mappings" and set(old) == set(new) and list(old) != list(new):
+        if section in _ORDERED and set(old) == set(new) and list(old) != list(new):
             found.append(Change(section, "order", "changed", list(old), list(new)))
     return found
+
+
+def _normal(section: str, one: Any) -> Any:
+    """Return an entry with every default: one of a version before lacks what was added since."""
+    return _MODELS[section].model_validate(one).model_dump(mode="json")
 
 
 def _named(section: str, content: Any) -> dict[str, Any]:

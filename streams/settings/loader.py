@@ -26,6 +26,7 @@ from streams.settings.sections import (
     Alerts,
     Detection,
     Devices,
+    DeviceType,
     Edge,
     Gateway,
     Influx,
@@ -45,9 +46,17 @@ from streams.settings.sections import (
     Worker,
 )
 from streams.settings.windows import Window
-from streams.toml_lines import TomlFile, read_toml
+from streams.toml_lines import KeyPath, TomlFile, read_toml
 
 _SERVERS = ("kafka", "mqtt", "influx")
+
+
+class LocatedError(ValueError):
+    """What is wrong between several settings, and the key path of the one that is to be changed."""
+
+    def __init__(self, path: KeyPath, message: str) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class Settings(BaseSettings):
@@ -80,11 +89,13 @@ class Settings(BaseSettings):
     gateway: Gateway = Gateway()
     mappings: list[Mapping] = []
     metrics: dict[str, MetricSpec] = {}
+    types: list[DeviceType] = []
     devices: Devices = Devices()
     windows: list[Window] = [Window(name="1m", size_ms=60_000)]
     rollups: list[Rollup] = [
         Rollup(name="site", group="site"),
         Rollup(name="tenant", group="tenant"),
+        Rollup(name="type", group="type"),
     ]
     rollup: RollupProcess = RollupProcess()
     detection: Detection = Detection()
@@ -117,11 +128,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Settings:
-        for what in ("windows", "rollups", "rules", "webhooks", "channels"):
+        for what in ("windows", "rollups", "types", "rules", "webhooks", "channels"):
             names = [item.name for item in getattr(self, what)]
-            twice = {name for name in names if names.count(name) > 1}
-            if twice:
-                raise ValueError(f"{what}: the name {sorted(twice)[0]!r} is used twice")
+            for at, name in enumerate(names):
+                if name in names[:at]:
+                    raise LocatedError((what, at, "name"), f"the name {name!r} is used twice")
         both = {hook.name for hook in self.webhooks} & {way.name for way in self.channels}
         if both:
             raise ValueError(f"channels: {min(both)!r} is the name of a webhook, too")
@@ -131,17 +142,19 @@ class Settings(BaseSettings):
     def _windows_of_rollups(self) -> Settings:
         names = [window.name for window in self.windows]
         sliding = [window.name for window in self.windows if window.kind == "sliding"]
-        for rollup in self.rollups:
+        for at, rollup in enumerate(self.rollups):
             for glob in rollup.windows:
                 if not any(fnmatchcase(name, glob) for name in names):
-                    raise ValueError(
-                        f"rollups: {rollup.name!r} names the window {glob!r}, expected one of "
-                        f"{', '.join(names) or 'none'}"
+                    raise LocatedError(
+                        ("rollups", at, "windows"),
+                        f"{rollup.name!r} names the window {glob!r}, expected one of "
+                        f"{', '.join(names) or 'none'}",
                     )
                 if glob in sliding:
-                    raise ValueError(
-                        f"rollups: {rollup.name!r} names the sliding window {glob!r}: its windows "
-                        "end at the readings of one device, so there is nothing to fold"
+                    raise LocatedError(
+                        ("rollups", at, "windows"),
+                        f"{rollup.name!r} names the sliding window {glob!r}: its windows end at "
+                        "the readings of one device, so there is nothing to fold",
                     )
         return self
 
@@ -235,10 +248,11 @@ def _local_services(file_values: dict[str, Any]) -> dict[str, Any]:
 def _explain(error: ValidationError, toml: TomlFile) -> str:
     lines = []
     for problem in error.errors():
-        path = tuple(problem["loc"])
+        cause = problem.get("ctx", {}).get("error")
+        path = cause.path if isinstance(cause, LocatedError) else tuple(problem["loc"])
         dotted = ".".join(str(part) for part in path) or "settings"
         given = problem.get("input")
-        shown = "" if isinstance(given, dict | list) else f" (found {given!r})"
+        shown = "" if isinstance(given, dict | list | Settings) else f" (found {given!r})"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message, shown = "unknown setting; check the spelling against docs/settings", ""

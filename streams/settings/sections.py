@@ -22,6 +22,7 @@ from streams.settings.plugged import Option, check_installed
 
 Ms = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+Globs = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
@@ -133,6 +134,33 @@ class MetricSpec(Section):
     """Canonical unit; units of payloads are converted to it where a conversion is known."""
 
 
+class DeviceType(Section):
+    """A type of devices, for roll-ups by type; of several that match a device the first counts."""
+
+    name: Name
+    """Names the group in results of roll-ups."""
+    devices: Globs = ["*"]
+    """Globs; a device is of the type if all three match."""
+    sites: Globs = ["*"]
+    """Globs."""
+    tenants: Globs = ["*"]
+    """Globs."""
+
+    @model_validator(mode="after")
+    def _selects(self) -> DeviceType:
+        if (self.devices, self.sites, self.tenants) == (["*"], ["*"], ["*"]):
+            raise ValueError(
+                "a type needs devices, sites or tenants: without one it takes every device, which "
+                'is what the roll-up with group = "tenant" does'
+            )
+        return self
+
+    def takes(self, tenant: str, site: str, device: str) -> bool:
+        """Whether a device is of this type, unless it is of one before."""
+        pairs = ((tenant, self.tenants), (site, self.sites), (device, self.devices))
+        return all(any(fnmatchcase(name, glob) for glob in globs) for name, globs in pairs)
+
+
 class Devices(Section):
     """Event time and identity of devices."""
 
@@ -160,8 +188,8 @@ class Rollup(Section):
 
     name: Name
     """Names the roll-up in results."""
-    group: Literal["site", "tenant"]
-    """A group is one site, or all devices of one tenant."""
+    group: Literal["site", "tenant", "type"]
+    """A group is one site, all devices of one tenant, or those of one type (``[[types]]``)."""
     metrics: list[str] = ["*"]
     """Globs over metric names."""
     windows: list[str] = ["*"]

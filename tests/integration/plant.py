@@ -46,9 +46,9 @@ flush_ms = 100
 class Plant:
     """Servers, processes and a folder; commands run as users run them."""
 
-    def __init__(self, servers: Servers, home: Path) -> None:
+    def __init__(self, servers: Servers, home: Path, toml: str = TOML) -> None:
         self.servers, self.home = servers, home
-        (home / "headwater.toml").write_text(TOML)
+        (home / "headwater.toml").write_text(toml)
         self.env = servers.env(home)
         self.env["HEADWATER_CONFIG"] = str(home / "headwater.toml")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -127,12 +127,12 @@ class Plant:
         return self.servers.settings(self.home, **values)
 
 
-def start_plant(state: Path) -> Plant:
+def start_plant(state: Path, toml: str = TOML) -> Plant:
     """Servers of one's own with a running gateway, worker and sink."""
     addresses = supervisor.up(state / "servers", ["kafka", "mqtt", "influx"])
     asyncio.run(topic_admin.apply(addresses["kafka"], Settings().topics))
     home = state / "home"
     home.mkdir()
-    plant = Plant(Servers(state / "servers", addresses), home)
+    plant = Plant(Servers(state / "servers", addresses), home, toml)
     plant.start("gateway", "worker", "sink")
     return plant

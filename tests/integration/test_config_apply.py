@@ -1,15 +1,27 @@
-"""Mappings, metrics and windows change while readings flow."""
+"""Mappings, metrics, windows and device types change while readings flow."""
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import orjson
 import pytest
 
 from streams.adapters.results import read_table
+from tests.integration.fleet import (
+    DEVICES,
+    HORIZON_MS,
+    Fleet,
+    counted,
+    floats,
+    greatest,
+    groups,
+    oracle_of,
+    told,
+)
 from tests.integration.plant import TOML, start_plant
 from tests.waiting import eventually
 
@@ -25,10 +37,40 @@ topic = "q/{device}/{metric}"
 site = "south"
 """
 
+FIRST = (
+    TOML.replace("size_ms = 10000", "size_ms = 5000").replace(
+        "horizon_ms = 60000", f"horizon_ms = {HORIZON_MS}"
+    )
+    + """
+[[rollups]]
+name = "type"
+group = "type"
+quiet_ms = 100
 
-@pytest.fixture
-def plant(tmp_path):
-    plant = start_plant(tmp_path)
+[worker]
+instance_id = "worker"
+
+[rollup]
+instance_id = "rollup"
+"""
+)
+CHANGED = FIRST.replace("size_ms = 5000", "size_ms = 2000\ngrace_ms = 100")
+PUMPS = """
+[[types]]
+name = "pump"
+devices = ["pump-*"]
+"""
+LEAD = """
+[[types]]
+name = "lead"
+devices = ["pump-1"]
+sites = ["north"]
+"""
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory):
+    plant = start_plant(tmp_path_factory.mktemp("plant"), FIRST)
     yield plant
     plant.end()
     for name in ("kafka", "mqtt", "influx"):
@@ -72,7 +114,7 @@ def test_a_window_and_a_mapping_are_added_under_load_without_a_gap(plant):
     with Load(plant) as load:
         eventually(lambda: len(load.sent) > 20, within_s=60)
         assert "the file says the same" in plant.run("config", "diff")
-        (plant.home / "headwater.toml").write_text(TOML + MORE)
+        (plant.home / "headwater.toml").write_text(FIRST + MORE)
         shown = plant.run("config", "diff", code=1)
         assert "+ windows: two-seconds" in shown
         assert "+ mappings: q/{device}/{metric}" in shown
@@ -100,6 +142,18 @@ def test_a_window_and_a_mapping_are_added_under_load_without_a_gap(plant):
     # From its first window on every window is there, and has every reading.
     for start in range(first, max(counted) + 1, 2_000):
         assert counted[start] == sum(start <= t_ms < start + 2_000 for t_ms in load.sent)
+    # What was before it is told on demand.
+    assert plant.ask("config", "rebuild", "two-seconds")[0]["told"]
+
+    def from_the_beginning():
+        starts = range(load.sent[0] - load.sent[0] % 2_000, first, 2_000)
+        found = results(plant, "two-seconds")
+        return all(
+            found.get(("steady", start)) == sum(start <= t < start + 2_000 for t in load.sent)
+            for start in starts
+        )
+
+    assert from_the_beginning()
     # The window that was there before counts all, over the change.
     eventually(
         lambda: sum(n for (d, _), n in results(plant, "w").items() if d == "steady")
@@ -108,16 +162,104 @@ def test_a_window_and_a_mapping_are_added_under_load_without_a_gap(plant):
     )  # fmt: skip
     # What is asked later goes by what was applied, whatever the file says; an audit does not
     # miss windows of the time before.
-    (plant.home / "headwater.toml").write_text(TOML)
+    (plant.home / "headwater.toml").write_text(FIRST)
     at = datetime.fromtimestamp(first / 1000, UTC).isoformat()
     shown = plant.run("explain", "steady", "x", at, "--window", "two-seconds", "--json")
     assert len(orjson.loads(shown)["inside"]) == counted[first]
     assert orjson.loads(plant.run("audit", "--json"))["holds"]
-    plant.processes["worker"].kill()
-    plant.processes["worker"].wait()
-    plant.start("worker")
-    (plant.home / "headwater.toml").write_text(
-        (TOML + MORE).replace("size_ms = 2000", "size_ms = 3000")
-    )
-    refused = plant.run("config", "apply", "--yes", code=2)
-    assert "'two-seconds' had another size_ms before" in refused
+
+
+def become_equal(pair):
+    with suppress(AssertionError):
+        eventually(lambda: len(set(map(repr, map(ordered, pair())))) == 1, within_s=60, every_s=0.5)
+    found, expected = pair()
+    assert found == expected
+
+
+def ordered(found):
+    return sorted(found.items())
+
+
+def test_a_changed_window_goes_on_as_its_next_generation_over_a_kill(plant):
+    with Fleet(plant) as load:
+        eventually(lambda: len(told(plant, "w")) >= 3, within_s=60, every_s=0.3)
+        (plant.home / "headwater.toml").write_text(CHANGED)
+        shown = plant.run("config", "diff", code=1)
+        assert "size_ms: 5000 -> 2000" in shown
+        assert "in results it is w@2" in shown
+        applying = plant.command("config", "apply", "--yes")
+        eventually(lambda: any(r.headers for r in plant.records("readings") if not r.value))
+        plant.processes["worker"].kill()
+        plant.processes["worker"].wait()
+        plant.start("worker")
+        out, err = applying.communicate(timeout=60)
+        assert applying.returncode == 0, err
+        assert "w@2" in out
+        live = lambda: {start for _, start in told(plant, "w@2")}  # noqa: E731
+        eventually(lambda: len(live()) > 1, within_s=60, every_s=0.3)
+        assert load.sent
+    rebuilt = plant.ask("config", "rebuild", "w", "--follow")
+    assert rebuilt[0]["windows"] == ["w@2"]
+    assert rebuilt[0]["open"] == 0
+
+    def new_and_expected():
+        return greatest(told(plant, "w@2")), greatest(floats(oracle_of(plant, 2_000, 100)))
+
+    become_equal(new_and_expected)
+    # The old one has told what it could until the marker, and each revision as it is.
+    old, expected = told(plant, "w"), floats(oracle_of(plant, 5_000, 0))
+    assert {device for device, _ in old} == set(DEVICES)
+    for key, ranks in old.items():
+        for rank, numbers in ranks.items():
+            assert repr(expected[key][rank]) == repr(numbers)
+    # Once more tells the same, ended in between or not, and nothing counts twice where people look.
+    notes, ended = plant.home / "rebuilds", plant.command("config", "rebuild")
+    eventually(lambda: any(notes.glob("*.json")) or ended.poll() is not None, within_s=60)
+    ended.kill()
+    ended.communicate()
+    again = plant.ask("config", "rebuild")[0]
+    assert again["told"] + again["noted_before"] > 0
+    found, expected = new_and_expected()
+    assert found == expected
+    key = max(told(plant, "w@2"))
+    count = int(max(told(plant, "w@2")[key].items())[1][0])
+    shown = plant.ask("explain", key[0], "x", key[1], "--window", "w")
+    assert shown["window"] == "w@2"
+    assert shown["current"]["count"] == count
+    first = min(old)
+    shown = plant.ask("explain", first[0], "x", first[1], "--window", "w@1")
+    assert shown["window"] == "w"
+
+    def in_the_lake():
+        query = f"""SELECT sum(count)::BIGINT AS n FROM windows WHERE definition = 'w'
+            AND generation = 2 AND rank >= 0 AND device IN {tuple(DEVICES)}"""
+        counts = [ranks[max(ranks)][0] for ranks in told(plant, "w@2").values()]
+        return plant.ask("lake", "query", query)[0]["n"] == sum(counts)
+
+    eventually(in_the_lake, within_s=60, every_s=1, what="the lake's current view")
+    assert plant.ask("audit")["holds"]
+
+
+def test_device_types_are_added_under_load_over_a_kill(plant):
+    plant.start("rollup")
+    with Fleet(plant, base=1_000_000) as load:
+        (plant.home / "headwater.toml").write_text(CHANGED + PUMPS)
+        assert "+ types: pump" in plant.run("config", "diff", code=1)
+        assert not groups(plant)
+        plant.run("config", "apply", "--yes")
+        plant.processes["rollup"].kill()
+        plant.processes["rollup"].wait()
+        plant.start("rollup")
+        eventually(lambda: len(groups(plant)) > 3, within_s=60, every_s=0.3)
+        (plant.home / "headwater.toml").write_text(CHANGED + LEAD + PUMPS)
+        shown = plant.run("config", "apply", "--yes")
+        assert "+ types: lead" in shown
+        assert load.sent
+    types = {"pump-1": "lead", "pump-2": "pump"}
+
+    become_equal(lambda: (groups(plant), counted(plant, types)))
+    assert {group for group, *_ in groups(plant)} == {"lead", "pump"}
+    wrong = CHANGED + LEAD.replace('["pump-1"]', "[]")
+    (plant.home / "headwater.toml").write_text(wrong)
+    line = 1 + wrong.splitlines().index("devices = []")
+    assert f"headwater.toml:{line}: types.0.devices" in plant.run("config", "apply", code=2)

@@ -10,8 +10,16 @@ from streams.adapters.config_log import MARKER, Documents
 from streams.adapters.results import read_table
 from streams.agents.readings import make_readings
 from streams.errors import SettingsError, StateError
-from streams.settings import Mapping, MetricSpec, Settings, Window
-from streams.settings.applied import changes, document_of, following, in_force, newest, parse
+from streams.settings import DeviceType, Mapping, MetricSpec, Settings, Window
+from streams.settings.applied import (
+    changes,
+    document_of,
+    following,
+    in_force,
+    introduced,
+    newest,
+    parse,
+)
 from streams.testing import Driver, frame
 
 FEW = [Window(name="w", size_ms=100, horizon_ms=300, aggregates=["distinct"])]
@@ -201,15 +209,36 @@ def test_state_that_follows_a_document_which_is_gone_is_refused_with_what_to_do(
             logic.restore(key, stamp, state)
 
 
-def test_a_window_under_its_name_cannot_become_another_one():
+def test_a_window_that_changes_under_its_name_is_its_next_generation():
+    def names(document):
+        return [window.name for window in document.windows()]
+
     first = document_of(of(*FEW))
     wider = FEW[0].model_copy(update={"size_ms": 200})
-    with pytest.raises(SettingsError, match=r"'w' had another size_ms before.* such as w-2"):
-        following(of(wider), first)
-    gone = following(of(MORE[1]), first)
-    with pytest.raises(SettingsError, match="'w' had another size_ms before"):
-        following(of(MORE[1], wider), gone)
-    assert following(of(*FEW), gone).revision == 2
+    second = following(of(wider), first)
+    assert names(second) == ["w@2"]
+    assert in_force(of(*FEW), second).windows == [wider.model_copy(update={"name": "w@2"})]
+    gone = following(of(MORE[1]), second)
+    assert names(following(of(MORE[1], wider), gone)) == ["wide", "w@2"]
+    assert names(following(of(*FEW), gone)) == ["w@3"]
+    assert parse(gone.encode()) == gone
+
+
+def test_a_document_brings_a_window_once_and_again_after_it_was_gone():
+    first = document_of(of(*FEW))
+    second = following(of(*MORE[:2]), first)
+    third = following(of(*FEW), second)
+    fourth = following(of(*MORE[:2]), third)
+    assert introduced([first, second], "wide") is second
+    assert introduced([first, second, third, fourth], "wide") is fourth
+    assert introduced([first, second], "w") is None
+    with pytest.raises(SettingsError, match="'wide' is not in force"):
+        introduced([first, second, third], "wide")
+
+
+def test_a_file_names_no_generation():
+    with pytest.raises(ValueError, match="name"):
+        Window(name="w@2", size_ms=100)
 
 
 def test_differences_are_told_by_section_and_name():
@@ -233,10 +262,24 @@ def test_a_document_is_read_as_it_was_written_and_an_unknown_version_is_refused(
     document = following(of(*MORE), document_of(of(*FEW)))
     assert parse(document.encode()) == document
     assert in_force(of(*FEW), document).windows == MORE
-    with pytest.raises(SettingsError, match="version 2, expected 1"):
-        parse(document.encode().replace(b'"version":1', b'"version":2'))
+    assert b'"version":1' in document.encode()
+    with pytest.raises(SettingsError, match="version 3, expected up to 2"):
+        parse(document.encode().replace(b'"version":1', b'"version":3'))
     with pytest.raises(SettingsError, match="cannot be read"):
         parse(b"{}")
+
+
+def test_a_document_of_the_first_version_keeps_its_id():
+    written = (
+        b'{"mappings":[],"metrics":{},"retired":{},"revision":3,"version":1,'
+        b'"windows":[{"name":"w","size_ms":100}]}'
+    )
+    document = parse(written)
+    assert document.encode() == written
+    assert document.windows()[0].size_ms == 100
+    assert following(of(*document.windows()), document).generations == {}
+    typed = of(*FEW).model_copy(update={"types": [DeviceType(name="t", devices=["d0"])]})
+    assert b'"version":2' in following(typed, document).encode()
 
 
 def test_of_two_that_applied_at_once_the_first_counts():

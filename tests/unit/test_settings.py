@@ -76,7 +76,21 @@ def test_a_missing_file_means_defaults(written):
             "toml:3: webhooks.0.url: expected",
         ),
         ('[[webhooks]]\nname="h"\nurl = "http://x"\nsecret_file="s"\n', "allow_private = true"),
-        ('[[rules]]\nname = "r"\n[[rules]]\nname = "r"\n', "rules: the name 'r' is used twice"),
+        (
+            '[[rules]]\nname = "r"\n[[rules]]\nname = "r"\n',
+            "toml:4: rules.1.name: the name 'r' is used twice",
+        ),
+        (
+            '[[rollups]]\nname = "s"\ngroup = "site"\nwindows = ["5m"]\n',
+            "toml:4: rollups.0.windows: 's' names the window '5m', expected one of 1m",
+        ),
+        ('[[windows]]\nname = "m@2"\nsize_ms = 5\n', "toml:2: windows.0.name: "),
+        ('[[types]]\nname = "pump"\n', "toml:1: types.0: a type needs devices, sites or tenants"),
+        ('[[types]]\nname = "pump"\ndevices = []\n', "toml:3: types.0.devices: "),
+        (
+            '[[types]]\nname = "p"\nsites = ["a"]\n[[types]]\nsites = ["b"]\nname = "p"\n',
+            "toml:6: types.1.name: the name 'p' is used twice",
+        ),
         ("gateway = [", "not TOML"),
     ],
 )
@@ -85,12 +99,6 @@ def test_an_offence_is_named_with_its_line(written, text, says):
     with pytest.raises(SettingsError) as error:
         load(path)
     assert says in str(error.value)
-
-
-def test_a_rollup_of_a_window_that_is_not_there_is_named(written):
-    written('[[rollups]]\nname = "s"\ngroup = "site"\nwindows = ["5m"]\n')
-    with pytest.raises(SettingsError, match="names the window '5m', expected one of 1m"):
-        load()
 
 
 def test_a_rollup_of_a_sliding_window_is_refused(written):
