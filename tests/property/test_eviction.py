@@ -14,6 +14,7 @@ from streams.agents.readings import ReadingsLogic, make_readings
 from streams.core.cold import Cold, hashes_of
 from streams.settings import Detection, Devices, Settings, Topics, Window, Worker
 from streams.testing import Driver
+from tests.unit import test_config_changes as changing
 
 KINDS = [
     Window(name="w", size_ms=100, grace_ms=10, horizon_ms=200, aggregates=["p50", "distinct"]),
@@ -250,3 +251,50 @@ def test_the_newest_segment_of_a_device_is_where_it_lies(steps):
     assert len(cold) == int(cold.count[0]) == len(expected)
     assert cold.segments(0) == sorted(set(expected.values()), key=lambda name: int(name[1:]))
     assert cold.remove(np.empty(0, "S16")) == []
+
+
+@settings(max_examples=20)
+@given(changing.rows, changing.rows, st.booleans(), st.booleans())
+def test_a_window_that_is_added_while_devices_are_away_begins_behind_what_they_had_shown(
+    before, then, crash, twice
+):
+    stages = [_leaving(*changing.FEW), _leaving(*changing.MORE)]
+    if twice:
+        stages.append(_leaving(*changing.MORE[2:]))
+    then = [(device, t_ms + 1_900, value) for device, t_ms, value in then]
+    found = []
+    for away in (True, False):
+        known = changing.documents_of(*stages)
+        live = changing.only(known, 0)
+        driver = Driver(make_readings(stages[0], live))
+        changing.fill(driver, before)
+        driver.run()
+        for at_ms in (14_000, 16_000, 19_000):
+            driver.tick(at_ms)
+        driver.checkpoint()
+        if away:
+            with patch.multiple(eviction, _LEAST=1, _IN_SEGMENT=2):
+                assert driver.evict()
+            driver.checkpoint()
+        for document in known.values():
+            live.add(document.encode())
+            if document.revision:
+                changing.mark(driver, document, 20_000)
+        driver.run()
+        driver.checkpoint(1)
+        if crash:
+            driver.crash()
+        changing.fill(driver, then, len(before))
+        driver.run()
+        driver.tick(30_000)
+        found.append(changing.told(driver))
+    assert found[0] == found[1]
+
+
+def _leaving(*windows):
+    return changing.of(*windows).model_copy(
+        update={
+            "worker": Worker(evict_ms=1_000),
+            "devices": Devices(idle_ms=2_000, idle_final_ms=3_000),
+        }
+    )
