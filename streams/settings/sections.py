@@ -255,9 +255,9 @@ class Worker(Section):
     table, until it is heard again; 0: none ever does."""
     silent_ms: Positive = 1_000
     """Silence at a partition's end after which it gets a time marker, if something waits."""
-    buffer_batches: Positive = 64
+    buffer_batches: Positive = 16
     """Batches a partition may have waiting before its fetching pauses."""
-    max_poll_records: Positive = 2_000
+    max_poll_records: Positive = 10_000
     """Records of one fetch."""
     store: Literal["memory", "rocksdb"] = "memory"
     """Where stored state lives beside its changelog in Kafka: ``rocksdb`` keeps it on disk, so that
