@@ -2,6 +2,7 @@
 
 from streams.settings.channels import Channel
 from streams.settings.loader import Settings, config_path, load, named_servers
+from streams.settings.rules import Rule
 from streams.settings.sections import (
     Alerts,
     Detection,
@@ -17,7 +18,6 @@ from streams.settings.sections import (
     Ops,
     Rollup,
     RollupProcess,
-    Rule,
     Sink,
     Topics,
     TwinPath,

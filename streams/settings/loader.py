@@ -22,12 +22,14 @@ from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
 from streams.settings.channels import Channel
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
+from streams.settings.rules import Rule, check_rules
 from streams.settings.sections import (
     Alerts,
     Detection,
     Devices,
     DeviceType,
     Edge,
+    FieldError,
     Gateway,
     Influx,
     Log,
@@ -38,7 +40,6 @@ from streams.settings.sections import (
     Ops,
     Rollup,
     RollupProcess,
-    Rule,
     Sink,
     Topics,
     Twins,
@@ -158,6 +159,12 @@ class Settings(BaseSettings):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _what_rules_name(self) -> Settings:
+        late_ms = self.devices.disorder_ms + self.devices.idle_ms
+        check_rules(self.rules, self.windows, late_ms)
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -249,7 +256,9 @@ def _explain(error: ValidationError, toml: TomlFile) -> str:
     lines = []
     for problem in error.errors():
         cause = problem.get("ctx", {}).get("error")
-        path = cause.path if isinstance(cause, LocatedError) else tuple(problem["loc"])
+        below = cause.path if isinstance(cause, LocatedError) else ()
+        below = cause.key if isinstance(cause, FieldError) else below
+        path = (*problem["loc"], *below)
         dotted = ".".join(str(part) for part in path) or "settings"
         given = problem.get("input")
         shown = "" if isinstance(given, dict | list | Settings) else f" (found {given!r})"

@@ -26,6 +26,17 @@ Globs = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
+class FieldError(ValueError):
+    """An offence in a field below the section that is checked.
+
+    :param key: the path from that section to the field.
+    """
+
+    def __init__(self, message: str, *key: str | int) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values do not change after load."""
 
@@ -312,31 +323,6 @@ class Influx(Section):
     """Of one write."""
 
 
-class Rule(Section):
-    """An alert rule."""
-
-    name: Name
-    """Names the rule in alerts and in their ids."""
-    kind: Literal["anomaly"] = "anomaly"
-    """What is looked at."""
-    score_over: Annotated[float, Field(gt=0)] = 5.0
-    """In robust standard deviations."""
-    hold_ms: Ms = 0
-    """The score must stay over the bound this long, in event time, before the alert fires."""
-    resolve_ms: Ms = 60_000
-    """The score must stay below the bound this long before the alert resolves."""
-    severity: Literal["info", "warning", "critical"] = "warning"
-    """Goes into the alert as it is."""
-    tenants: list[str] = ["*"]
-    """Globs; the rule looks only at what all four match."""
-    sites: list[str] = ["*"]
-    """Globs."""
-    devices: list[str] = ["*"]
-    """Globs."""
-    metrics: list[str] = ["*"]
-    """Globs."""
-
-
 class Webhook(Section):
     """An endpoint that receives alerts, signed after Standard Webhooks 1.0."""
 
@@ -392,6 +378,12 @@ class Alerts(Section):
     """A message that could not be delivered for so long is dead: ``headwater alerts redeliver``."""
     max_outbox: Positive = 100_000
     """Messages kept ready in memory; beyond, the outbox waits in Kafka."""
+    max_series: Positive = 1_000_000
+    """Per partition: series of windows that rules look at; results of others are refused, and
+    counted."""
+    max_open: Positive = 100_000
+    """Per partition: rules on series of which something is the matter; others do not fire, and are
+    counted."""
 
 
 class TwinPath(Section):

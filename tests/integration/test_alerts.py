@@ -8,6 +8,8 @@ import time
 from collections import deque
 
 import httpx
+import jsonschema
+import orjson
 import pytest
 import uvicorn
 from aiokafka import AIOKafkaProducer
@@ -18,8 +20,10 @@ from streams.alerts.guard import pinned_address
 from streams.alerts.secrets import new_secret
 from streams.errors import DeliveryError
 from streams.services.ports import free_port
+from tests.documents import DOCS
 from tests.property.test_alert_states import frame
 from tests.waiting import eventually
+from tests.windows import result, results_frame
 
 
 class Receiver:
@@ -60,6 +64,7 @@ def alerting(own_servers, processes, tmp_path):
         toml = tmp_path / "headwater.toml"
         toml.write_text(
             '[[rules]]\nname = "r"\nscore_over = 5.0\nresolve_ms = 0\n'
+            '[[rules]]\nname = "hot"\nkind = "threshold"\nwindow = "1m"\nover = 90.0\n'
             f'[[webhooks]]\nname = "hook"\nurl = "http://127.0.0.1:{receiver.port}/"\n'
             f'secret_file = "{tmp_path}/secret"\nallow_private = true\n'
             "[alerts]\nretry_min_ms = 50\nretry_max_ms = 400\n"
@@ -70,16 +75,17 @@ def alerting(own_servers, processes, tmp_path):
         def start():
             return processes("alerts", env=env)
 
-        def publish(*rows):
-            asyncio.run(_publish(own_servers.addresses["kafka"], rows))
+        def publish(*rows, topic="anomalies"):
+            value = frame(list(rows)) if topic == "anomalies" else results_frame(*rows)
+            asyncio.run(_publish(own_servers.addresses["kafka"], topic, value))
 
         yield start, publish, receiver, Signer(secret)
 
 
-async def _publish(kafka, rows):
+async def _publish(kafka, topic, value):
     producer = AIOKafkaProducer(bootstrap_servers=kafka)
     await producer.start()
-    await producer.send_and_wait("anomalies", frame(list(rows)), partition=1)
+    await producer.send_and_wait(topic, value, partition=1)
     await producer.stop()
 
 
@@ -116,6 +122,28 @@ def test_a_message_that_a_kill_interrupted_goes_out_under_its_id(alerting):
     tried = len(receiver.got)
     start()
     eventually(lambda: set(receiver.ids()[tried:]) == asked, within_s=60)
+
+
+def test_a_correction_takes_an_alert_back_also_after_a_kill(alerting):
+    start, publish, receiver, signer = alerting
+    process = start()
+    publish(result(1, 95.0), result(1, 60.0, device="fine"), topic="aggregates")
+    eventually(lambda: len(receiver.got) == 1, within_s=60)
+    process.kill()
+    process.wait()
+    start()
+    publish(result(1, 70.0, rank=1), topic="aggregates")
+    eventually(lambda: len(set(receiver.ids())) == 2, within_s=60)
+    fired, gone = (
+        signer.verify(body, headers)["data"]
+        for headers, body in (receiver.got[0], receiver.got[-1])
+    )
+    assert (fired["state"], gone["state"]) == ("firing", "retracted")
+    assert fired["id"] == gone["id"]
+    assert gone["why"] == "a correction shows that mean of m of d in 1m was 70, not over 90"
+    schema = orjson.loads((DOCS / "alert.schema.json").read_bytes())
+    for _, body in receiver.got:
+        jsonschema.validate(orjson.loads(body), schema)
 
 
 async def test_a_private_address_is_refused_unless_allowed():
