@@ -6,13 +6,14 @@ import asyncio
 
 from streams.adapters.config_log import Documents, begin
 from streams.agents.alerting import make_alerting
+from streams.agents.grouping import make_grouping
 from streams.agents.host import HostOptions
 from streams.agents.window_alerting import make_window_alerting
 from streams.alerts.courier import Courier
 from streams.app import AgentSpec, AppSpec, build, run
 from streams.log import configure
 from streams.settings import Settings
-from streams.topics import AGGREGATES, ANOMALIES
+from streams.topics import AGGREGATES, ALERT_GROUPS, ANOMALIES
 
 
 def main(settings: Settings) -> None:
@@ -22,6 +23,8 @@ def main(settings: Settings) -> None:
     if not all(rule.on_scores for rule in settings.rules):
         in_force = asyncio.run(begin(settings, Documents()))
         agents.append(AgentSpec(AGGREGATES, make_window_alerting(in_force)))
+    if settings.routes:
+        agents.append(AgentSpec(ALERT_GROUPS, make_grouping(settings)))
     spec = AppSpec(
         name="alerts",
         id=settings.alerts.id,

@@ -22,6 +22,7 @@ from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
 from streams.settings.channels import Channel
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
+from streams.settings.routing import Inhibition, Maintenance, Route, check_routing
 from streams.settings.rules import Rule, check_rules
 from streams.settings.sections import (
     Alerts,
@@ -106,6 +107,9 @@ class Settings(BaseSettings):
     rules: list[Rule] = [Rule(name="anomaly")]
     webhooks: list[Webhook] = []
     channels: list[Channel] = []
+    routes: list[Route] = []
+    inhibitions: list[Inhibition] = []
+    maintenance: list[Maintenance] = []
     alerts: Alerts = Alerts()
     twins: Twins = Twins()
     edge: Edge = Edge()
@@ -130,6 +134,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _unique_names(self) -> Settings:
         for what in ("windows", "rollups", "types", "rules", "webhooks", "channels"):
+        for what in (
+            *("windows", "rollups", "rules", "webhooks", "channels"),
+            *("routes", "inhibitions", "maintenance"),
+        ):
             names = [item.name for item in getattr(self, what)]
             for at, name in enumerate(names):
                 if name in names[:at]:
@@ -163,6 +171,13 @@ class Settings(BaseSettings):
     def _what_rules_name(self) -> Settings:
         late_ms = self.devices.disorder_ms + self.devices.idle_ms
         check_rules(self.rules, self.windows, late_ms)
+        check_routing(
+            self.routes,
+            self.inhibitions,
+            self.maintenance,
+            [*(hook.name for hook in self.webhooks), *(way.name for way in self.channels)],
+            [rule.name for rule in self.rules],
+        )
         return self
 
     @classmethod

@@ -331,7 +331,9 @@ class Webhook(Section):
     url: str
     """Where alerts are posted."""
     secret_file: Path
-    """A file with the signing secret (``whsec_...``); ``headwater webhooks secret`` makes one."""
+    """A file with the signing secret (``whsec_...``); ``headwater webhooks secret`` makes one. Of
+    several, one a line, all sign: put the new one above the old to change it. Read again when it
+    changes."""
     allow_private: bool = False
     """Allow an address that is not public, or plain http: for receivers in your own network."""
     timeout_ms: Positive = 10_000
@@ -374,6 +376,8 @@ class Alerts(Section):
     """First pause after a failed delivery; it doubles, with jitter."""
     retry_max_ms: Positive = 3_600_000
     """Longest pause."""
+    breaker_failures: Positive = 5
+    """Failures in a row after which one message at a time tries an endpoint."""
     give_up_hours: Positive = 72
     """A message that could not be delivered for so long is dead: ``headwater alerts redeliver``."""
     max_outbox: Positive = 100_000
@@ -381,6 +385,10 @@ class Alerts(Section):
     max_series: Positive = 1_000_000
     """Per partition: series of windows that rules look at; results of others are refused, and
     counted."""
+    max_grouped: Positive = 100_000
+    """Per partition: alerts that are told in groups; others are told one by one, and counted."""
+    max_listed: Annotated[int, Field(gt=0, le=100)] = 20
+    """Alerts that one message about a group lists; it says how many there are."""
     max_open: Positive = 100_000
     """Per partition: rules on series of which something is the matter; others do not fire, and are
     counted."""

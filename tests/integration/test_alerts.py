@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -79,6 +81,16 @@ def alerting(own_servers, processes, tmp_path):
             value = frame(list(rows)) if topic == "anomalies" else results_frame(*rows)
             asyncio.run(_publish(own_servers.addresses["kafka"], topic, value))
 
+        def command(*words):
+            return subprocess.run(
+                [sys.executable, "-m", "streams.cli.main", "alerts", *words],
+                env=env,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+
+        start.command = command
         yield start, publish, receiver, Signer(secret)
 
 
@@ -124,16 +136,23 @@ def test_a_message_that_a_kill_interrupted_goes_out_under_its_id(alerting):
     eventually(lambda: set(receiver.ids()[tried:]) == asked, within_s=60)
 
 
-def test_a_correction_takes_an_alert_back_also_after_a_kill(alerting):
+def test_after_410_and_a_kill_messages_are_brought_back_and_a_correction_takes_one_back(alerting):
     start, publish, receiver, signer = alerting
     process = start()
     publish(result(1, 95.0), result(1, 60.0, device="fine"), topic="aggregates")
     eventually(lambda: len(receiver.got) == 1, within_s=60)
+    receiver.answers.append(410)
+    publish(result(1, 95.0, device="e"), topic="aggregates")
+    dead = eventually(lambda: orjson.loads(start.command("dead", "--json")), within_s=60)
+    assert [(entry["endpoint"], entry["alert"]["device"]) for entry in dead] == [("hook", "e")]
+    assert "410 Gone" in dead[0]["reason"]
     process.kill()
     process.wait()
     start()
+    start.command("redeliver", "--all", "hook")
+    eventually(lambda: receiver.ids().count(dead[0]["id"]) == 2, within_s=60)
     publish(result(1, 70.0, rank=1), topic="aggregates")
-    eventually(lambda: len(set(receiver.ids())) == 2, within_s=60)
+    eventually(lambda: len(set(receiver.ids())) == 3, within_s=60)
     fired, gone = (
         signer.verify(body, headers)["data"]
         for headers, body in (receiver.got[0], receiver.got[-1])
