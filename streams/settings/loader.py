@@ -241,7 +241,7 @@ def load(path: Path | None = None) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise SettingsError(_explain(error, toml)) from error
+        raise SettingsError(explain_offences(error, toml)) from error
 
 
 def named_servers() -> dict[str, str]:
@@ -267,7 +267,8 @@ def _local_services(file_values: dict[str, Any]) -> dict[str, Any]:
     return {name: running[name] for name in _SERVERS if name in running}
 
 
-def _explain(error: ValidationError, toml: TomlFile) -> str:
+def explain_offences(error: ValidationError, toml: TomlFile) -> str:
+    """Return a line for every offence, each with its place in the file."""
     lines = []
     for problem in error.errors():
         cause = problem.get("ctx", {}).get("error")

@@ -83,7 +83,7 @@ def alerting(own_servers, processes, tmp_path):
 
         def command(*words):
             return subprocess.run(
-                [sys.executable, "-m", "streams.cli.main", "alerts", *words],
+                [sys.executable, "-m", "streams.cli.main", *words],
                 env=env,
                 capture_output=True,
                 text=True,
@@ -143,13 +143,13 @@ def test_after_410_and_a_kill_messages_are_brought_back_and_a_correction_takes_o
     eventually(lambda: len(receiver.got) == 1, within_s=60)
     receiver.answers.append(410)
     publish(result(1, 95.0, device="e"), topic="aggregates")
-    dead = eventually(lambda: orjson.loads(start.command("dead", "--json")), within_s=60)
+    dead = eventually(lambda: orjson.loads(start.command("alerts", "dead", "--json")), within_s=60)
     assert [(entry["endpoint"], entry["alert"]["device"]) for entry in dead] == [("hook", "e")]
     assert "410 Gone" in dead[0]["reason"]
     process.kill()
     process.wait()
     start()
-    start.command("redeliver", "--all", "hook")
+    start.command("alerts", "redeliver", "--all", "hook")
     eventually(lambda: receiver.ids().count(dead[0]["id"]) == 2, within_s=60)
     publish(result(1, 70.0, rank=1), topic="aggregates")
     eventually(lambda: len(set(receiver.ids())) == 3, within_s=60)
@@ -163,6 +163,11 @@ def test_after_410_and_a_kill_messages_are_brought_back_and_a_correction_takes_o
     schema = orjson.loads((DOCS / "alert.schema.json").read_bytes())
     for _, body in receiver.got:
         jsonschema.validate(orjson.loads(body), schema)
+    eventually(lambda: "delivered" in start.command("rules", "explain", gone["id"]))
+    told = orjson.loads(start.command("rules", "explain", gone["id"], "--json"))
+    assert told["rule"]["over"] == 90.0
+    assert {one["status"] for one in told["messages"]} == {"delivered"}
+    assert "is empty" in told["missing"]
 
 
 async def test_a_private_address_is_refused_unless_allowed():
