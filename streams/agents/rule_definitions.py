@@ -14,6 +14,7 @@ from streams.core.window_rules import (
     WindowRule,
 )
 from streams.settings import Rule, Settings
+from streams.settings.generations import base_name
 
 
 def anomaly_rules(settings: Settings) -> list[AnomalyRule]:
@@ -57,9 +58,9 @@ def window_rules(settings: Settings) -> list[WindowRule]:
 
 
 def kept_ms(settings: Settings) -> dict[str, int]:
-    """Return of each window how long after its end a correction of it may come."""
+    """Return of each window, by its name in rules, how long after its end it may be corrected."""
     late_ms = settings.devices.disorder_ms + settings.devices.idle_final_ms
-    return {w.name: definition_of(w).reach_ms + late_ms for w in settings.windows}
+    return {base_name(w.name): definition_of(w).reach_ms + late_ms for w in settings.windows}
 
 
 def _test(rule: Rule) -> Test:

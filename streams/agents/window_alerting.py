@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,24 @@ from streams.agents.rule_definitions import kept_ms, window_rules
 from streams.agents.telling import StandingCounts, Teller
 from streams.core.alert_states import alert_id
 from streams.core.log_clock import LogClock
+from streams.core.readings import Labels
 from streams.core.registry import NEVER
+from streams.core.results import WindowResults
 from streams.core.rule_engine import RuleEngine
 from streams.core.rule_pairs import Change
 from streams.core.window_rules import Absence, Composition, Condition, Threshold
 from streams.errors import DecodeError, StateError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
 from streams.settings import Settings
+from streams.settings.generations import base_name, generation_of
 from streams.topics import AGGREGATES
 
 _REFUSED = Counter(
     "headwater_rules_refused",
     "Results not judged and alerts not begun: alerts.max_series or alerts.max_open is met.",
 )
+_GENERATION = 1 << 20
+"""More than the revisions of one window."""
 _SHOW_MS = 1_000
 """Log time between two counts of what stands."""
 
@@ -73,7 +79,7 @@ class WindowAlertLogic:
             except DecodeError as error:
                 out.append(self._reject(record, error))
             else:
-                out += self._tell(self.engine.take(found, now_ms, record.offset))
+                out += self._tell(self.engine.take(_as_named(found), now_ms, record.offset))
         if self.engine.refused:
             _REFUSED.inc(self.engine.refused)
             self.engine.refused = 0
@@ -122,6 +128,22 @@ class WindowAlertLogic:
             max_bytes=self._max_bytes,
             partition=self._partition,
         )
+
+
+def _as_named(found: WindowResults) -> WindowResults:
+    """Return results under the names of their windows in the settings.
+
+    A later generation of a window counts more than any revision of a former one.
+    """
+    generations = [generation_of(name) for name in found.window.values]
+    if max(generations, default=1) == 1:
+        return found
+    codes = np.asarray(generations, np.int32)[found.window.codes]
+    return replace(
+        found,
+        window=Labels(found.window.codes, [base_name(name) for name in found.window.values]),
+        rank=np.where(found.rank < 0, found.rank, found.rank + (codes - 1) * _GENERATION),
+    )
 
 
 def alert_of(change: Change) -> dict[str, Any]:

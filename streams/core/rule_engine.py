@@ -260,7 +260,8 @@ class RuleEngine:
 
     def _cut_ms(self, track: int) -> int:
         window = self._tracks.keys[track].window
-        return int(self._tracks.columns["end_ms"][track]) - self._keep_ms[window]
+        # Of a window that the settings have no more nothing is corrected.
+        return int(self._tracks.columns["end_ms"][track]) - self._keep_ms.get(window, 0)
 
     def _tell(self, rule: WindowRule, track: int, told: Told, cause: Cause) -> list[Change]:
         return [Change(rule, self._tracks.names(track), told, cause)] if rule.tells else []

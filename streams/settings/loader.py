@@ -30,9 +30,9 @@ from streams.settings.sections import (
     Devices,
     DeviceType,
     Edge,
-    FieldError,
     Gateway,
     Influx,
+    LocatedError,
     Log,
     Mapping,
     MetricSpec,
@@ -48,17 +48,9 @@ from streams.settings.sections import (
     Worker,
 )
 from streams.settings.windows import Window
-from streams.toml_lines import KeyPath, TomlFile, read_toml
+from streams.toml_lines import TomlFile, read_toml
 
 _SERVERS = ("kafka", "mqtt", "influx")
-
-
-class LocatedError(ValueError):
-    """What is wrong between several settings, and the key path of the one that is to be changed."""
-
-    def __init__(self, path: KeyPath, message: str) -> None:
-        super().__init__(message)
-        self.path = path
 
 
 class Settings(BaseSettings):
@@ -133,9 +125,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Settings:
-        for what in ("windows", "rollups", "types", "rules", "webhooks", "channels"):
         for what in (
-            *("windows", "rollups", "rules", "webhooks", "channels"),
+            *("windows", "rollups", "types", "rules", "webhooks", "channels"),
             *("routes", "inhibitions", "maintenance"),
         ):
             names = [item.name for item in getattr(self, what)]
@@ -273,7 +264,6 @@ def explain_offences(error: ValidationError, toml: TomlFile) -> str:
     for problem in error.errors():
         cause = problem.get("ctx", {}).get("error")
         below = cause.path if isinstance(cause, LocatedError) else ()
-        below = cause.key if isinstance(cause, FieldError) else below
         path = (*problem["loc"], *below)
         dotted = ".".join(str(part) for part in path) or "settings"
         given = problem.get("input")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from streams.settings.sections import FieldError, Name, Positive, Section
+from streams.settings.sections import LocatedError, Name, Positive, Section
 from streams.settings.windows import check_zone
 
 Label = Literal["rule", "severity", "tenant", "site", "device", "metric"]
@@ -71,7 +71,7 @@ class Route(Match):
         if (self.escalate_after_ms is None) != (not self.escalate_to):
             raise ValueError("escalate_after_ms and escalate_to need each other")
         if self.group_wait_ms > self.group_interval_ms:
-            raise FieldError("expected at most group_interval_ms", "group_wait_ms")
+            raise LocatedError(("group_wait_ms",), "expected at most group_interval_ms")
         return self
 
 
@@ -121,20 +121,20 @@ def check_routing(
 
     :param endpoints: names of webhooks and channels.
     :param rules: names of rules.
-    :raises FieldError: for the first offence.
+    :raises LocatedError: for the first offence.
     """
     for i, route in enumerate(routes):
         for field in ("endpoints", "escalate_to"):
             for name in getattr(route, field):
                 if name not in endpoints:
                     there = ", ".join(endpoints) or "none"
-                    raise FieldError(
+                    raise LocatedError(
+                        ("routes", i, field),
                         f"there is no webhook or channel {name!r}, expected one of {there}",
-                        *("routes", i, field),
                     )
     for section, entries in (("inhibitions", inhibitions), ("maintenance", maintenance)):
         if entries and not routes:
-            raise FieldError(f"{section} need routes: add [[routes]]", section, 0)
+            raise LocatedError((section, 0), f"{section} need routes: add [[routes]]")
     _check_cycles(inhibitions, rules)
 
 
@@ -151,10 +151,10 @@ def _check_cycles(inhibitions: Sequence[Inhibition], rules: Sequence[str]) -> No
             TopologicalSorter(graph).prepare()
         except CycleError as error:
             path = " → ".join(error.args[1])
-            raise FieldError(
+            raise LocatedError(
+                ("inhibitions", i),
                 f"{one.name!r} makes rules inhibit each other in a circle: {path}; name rules or "
                 "severities so that no alert is both source and target",
-                *("inhibitions", i),
             ) from error
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from streams.core.window_rules import PLAIN
-from streams.settings.sections import FieldError, Ms, Name, Positive, Section
+from streams.settings.sections import LocatedError, Ms, Name, Positive, Section
 from streams.settings.windows import Window
 
 MAX_EXPRESSION = 500
@@ -104,9 +104,11 @@ class Rule(Section):
                 raise ValueError(f"{a_rule} needs {field}")
         for field in sorted((self.model_fields_set & _SPECIFIC) - {*needs, *may}):
             takes = ", ".join((*needs, *may))
-            raise FieldError(f"{a_rule} has no {field}; it takes {takes}", field)
+            raise LocatedError((field,), f"{a_rule} has no {field}; it takes {takes}")
         if self.kind == "absence" and self.hold_ms:
-            raise FieldError("an absence rule has no hold_ms; silent_ms says how long", "hold_ms")
+            raise LocatedError(
+                ("hold_ms",), "an absence rule has no hold_ms; silent_ms says how long"
+            )
         if self.kind in ("threshold", "rate"):
             self._has_bounds()
         if self.kind == "expression":
@@ -119,9 +121,13 @@ class Rule(Section):
         if self.clear is None:
             return
         if self.over is not None and self.clear > self.over:
-            raise FieldError(f"clear = {self.clear:g} is over the bound {self.over:g}", "clear")
+            raise LocatedError(
+                ("clear",), f"clear = {self.clear:g} is over the bound {self.over:g}"
+            )
         if self.under is not None and self.clear < self.under:
-            raise FieldError(f"clear = {self.clear:g} is under the bound {self.under:g}", "clear")
+            raise LocatedError(
+                ("clear",), f"clear = {self.clear:g} is under the bound {self.under:g}"
+            )
 
     def _uses_what_there_is(self) -> None:
         from streams.adapters.expressions import variables
@@ -130,10 +136,10 @@ class Rule(Section):
         if self.window is None:
             unknown = [name for name in variables(self.expression) if name not in ON_SCORES]
             if unknown:
-                raise FieldError(
+                raise LocatedError(
+                    ("expression",),
                     f"{unknown[0]!r} is not known on scores; there are {', '.join(ON_SCORES)} "
                     "(and with a window, its aggregates)",
-                    "expression",
                 )
 
     @property
@@ -146,7 +152,7 @@ def check_rules(rules: Sequence[Rule], windows: Sequence[Window], late_ms: int) 
     """Check rules against what they name.
 
     :param late_ms: how long beyond a window and its grace the last reading may have been.
-    :raises FieldError: for the first offence.
+    :raises LocatedError: for the first offence.
     """
     by_name = {window.name: window for window in windows}
     for i, rule in enumerate(rules):
@@ -154,9 +160,9 @@ def check_rules(rules: Sequence[Rule], windows: Sequence[Window], late_ms: int) 
             window = by_name.get(rule.window)
             if window is None:
                 there = ", ".join(by_name) or "none"
-                raise FieldError(
+                raise LocatedError(
+                    ("rules", i, "window"),
                     f"there is no window {rule.window!r}, expected one of {there}",
-                    *("rules", i, "window"),
                 )
             _check_window(rule, i, window, late_ms)
         if rule.of is not None:
@@ -166,22 +172,22 @@ def check_rules(rules: Sequence[Rule], windows: Sequence[Window], late_ms: int) 
 def _check_window(rule: Rule, i: int, window: Window, late_ms: int) -> None:
     wrong = [metric for metric in rule.metrics if not _may_be_in(metric, window.metrics)]
     if wrong:
-        raise FieldError(
+        raise LocatedError(
+            ("rules", i, "metrics"),
             f"the window {window.name!r} has no metric {wrong[0]!r}; it takes "
             f"{', '.join(window.metrics)}",
-            *("rules", i, "metrics"),
         )
     there = (*PLAIN, *window.aggregates)
     if rule.kind == "threshold" and rule.aggregate not in there:
-        raise FieldError(
+        raise LocatedError(
+            ("rules", i, "aggregate"),
             f"the window {window.name!r} has no {rule.aggregate!r}, expected one of "
             f"{', '.join(there)}; add it to the window's aggregates",
-            *("rules", i, "aggregate"),
         )
     if rule.kind == "rate" and "rate" not in window.aggregates:
-        raise FieldError(
+        raise LocatedError(
+            ("rules", i, "window"),
             f"a rate rule needs the aggregate rate: add it to the window {window.name!r}",
-            *("rules", i, "window"),
         )
     if rule.kind == "expression" and rule.expression is not None:
         from streams.adapters.expressions import variables
@@ -189,24 +195,24 @@ def _check_window(rule: Rule, i: int, window: Window, late_ms: int) -> None:
         known = (*ON_WINDOWS, *window.aggregates)
         unknown = [name for name in variables(rule.expression) if name not in known]
         if unknown:
-            raise FieldError(
+            raise LocatedError(
+                ("rules", i, "expression"),
                 f"{unknown[0]!r} is not known; there are {', '.join(known)}",
-                *("rules", i, "expression"),
             )
     if rule.kind == "absence" and rule.silent_ms is not None:
         span_ms = _span_ms(window)
         if span_ms is None:
-            raise FieldError(
+            raise LocatedError(
+                ("rules", i, "window"),
                 f"an absence rule cannot go by {window.name!r}, a {window.kind} window; expected a "
                 "tumbling, hopping, calendar or sliding one",
-                *("rules", i, "window"),
             )
         least_ms = span_ms + window.grace_ms + late_ms
         if rule.silent_ms < least_ms:
-            raise FieldError(
+            raise LocatedError(
+                ("rules", i, "silent_ms"),
                 f"expected {least_ms} or more: a series in the window {window.name!r} is heard of "
                 "when that closes (its size and grace, disorder_ms and idle_ms)",
-                *("rules", i, "silent_ms"),
             )
 
 
@@ -232,11 +238,11 @@ def _check_members(rule: Rule, i: int, rules: Sequence[Rule]) -> None:
     for name in rule.of or ():
         other = by_name.get(name)
         if other is None:
-            raise FieldError(f"there is no rule {name!r}", "rules", i, "of")
+            raise LocatedError(("rules", i, "of"), f"there is no rule {name!r}")
         if other.kind not in _MEMBERS or other.window is None:
-            raise FieldError(
+            raise LocatedError(
+                ("rules", i, "of"),
                 f"{name!r} is {'an' if other.kind[0] in 'ae' else 'a'} {other.kind} rule"
                 f"{' on scores' if other.on_scores else ''}; expected rules on windows: "
                 f"{', '.join(_MEMBERS)}",
-                *("rules", i, "of"),
             )

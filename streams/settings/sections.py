@@ -26,15 +26,15 @@ Globs = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
-class FieldError(ValueError):
-    """An offence in a field below the section that is checked.
+class LocatedError(ValueError):
+    """What is wrong between several settings.
 
-    :param key: the path from that section to the field.
+    :param path: the one that is to be changed, from the section that is checked.
     """
 
-    def __init__(self, message: str, *key: str | int) -> None:
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
         super().__init__(message)
-        self.key = key
+        self.path = path
 
 
 class Section(BaseModel):

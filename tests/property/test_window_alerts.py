@@ -128,6 +128,16 @@ def test_two_alerts_that_a_correction_joins_go_on_as_the_one_that_fires():
     assert len({a["id"] for a in told(driver.output)}) == 2
 
 
+def test_a_rule_goes_on_with_the_next_generation_of_its_window():
+    driver = Driver(make_window_alerting(settings_with(HOT)))
+    (fired,) = told(driver.send(results_frame(result(0, 95, rank=3)), at_ms=1))
+    assert states(driver.send(results_frame(result(1, 95), window="1m@2"), at_ms=2)) == "-"
+    anew = results_frame(result(0, 70), window="1m@2")
+    assert states(driver.send(anew, at_ms=3)) == "-"
+    (over,) = told(driver.send(results_frame(result(2, 70), window="1m@2"), at_ms=4))
+    assert (over["state"], over["id"], over["window"]) == ("resolved", fired["id"], "1m")
+
+
 def test_silence_is_told_at_its_deadline_and_its_end():
     rule = {"kind": "absence", "window": "1m", "silent_ms": SILENT_MS}
     driver = Driver(make_window_alerting(settings_with(rule)))
