@@ -20,7 +20,9 @@ TWIN_UPDATES = "twin.updates"
 TWIN_STATE = "twin.state"
 TWIN_DOWN = "twin.down"
 ALERTS = "alerts"
+ALERT_GROUPS = "alert.groups"
 DELIVERIES = "deliveries"
+SILENCES = "silences"
 CONFIG = "config"
 
 _HOUR_MS = 3_600_000
@@ -75,6 +77,8 @@ def specs(settings: Topics) -> list[TopicSpec]:
         TWIN_STATE: compacted,
         TWIN_DOWN: retained,
         ALERTS: compacted,
+        ALERT_GROUPS: log_time,
+        SILENCES: compacted,
         CONFIG: compacted,
         DELIVERIES: {**compacted, "message.timestamp.type": "LogAppendTime"},
     }

@@ -167,7 +167,7 @@ def _figures(
         seen.add(key)
         waited.append((line["received_ns"] - sent[key]) / 1e6)
         hops.append([*(data["hops"][h] for h in _HOPS), line["received_ns"] / 1e6])
-    p50, p90, p99 = np.percentile(waited, [50, 90, 99])
+    p50, p90, p99, p999 = np.percentile(waited, [50, 90, 99, 99.9])
     steps = np.diff(np.asarray(hops), axis=1)
     ids = [line["id"] for line in received]
     achieved = plan.achieved(sent)
@@ -175,6 +175,7 @@ def _figures(
         at_most("PUBLISH sent to webhook received, p99", float(p99), "ms", 1000.0),
         Measure("the same, p50", round(float(p50), 1), "ms"),
         Measure("the same, p90", round(float(p90), 1), "ms"),
+        Measure("the same, p99.9", round(float(p999), 1), "ms"),
         Measure("the same, greatest", round(max(waited), 1), "ms"),
         at_least("alerts received", len(seen), "", min(2000, len(sent))),
         at_most("spikes without an alert", len(sent) - len(seen), "", 0),

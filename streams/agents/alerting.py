@@ -6,30 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import orjson
-from prometheus_client import Counter
-
 from streams.adapters import results, shard_codec
 from streams.adapters.rejected import rejected_record
+from streams.agents.rule_definitions import anomaly_rules
+from streams.agents.telling import StandingCounts, Teller
 from streams.core.alert_states import (
+    FIRING,
     NEVER,
     Alert,
     Sample,
     Standing,
     deadline_ms,
-    message_id,
     observe,
     pass_time,
 )
 from streams.core.results import Scores
-from streams.core.rules import AnomalyRule, RuleBook, Series
+from streams.core.rules import RuleBook, Series
 from streams.errors import DecodeError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
-from streams.settings import Channel, Settings, Webhook
-from streams.topics import ALERTS, ANOMALIES, DELIVERIES
+from streams.settings import Settings
+from streams.topics import ANOMALIES
 
 STATE_KEY = "rules"
-_ALERTS = Counter("headwater_alerts_changes", "Alerts that changed state.", ["rule", "state"])
 
 
 def make_alerting(settings: Settings) -> LogicFactory:
@@ -47,23 +45,11 @@ class AlertLogic:
     def __init__(self, settings: Settings, partition: int) -> None:
         self._partition = partition
         self._max_bytes = settings.gateway.max_rejected_bytes
-        rules = [
-            AnomalyRule(
-                rule.name,
-                rule.severity,
-                rule.score_over,
-                rule.hold_ms,
-                rule.resolve_ms,
-                tuple(rule.tenants),
-                tuple(rule.sites),
-                tuple(rule.devices),
-                tuple(rule.metrics),
-            )
-            for rule in settings.rules
-        ]
+        rules = anomaly_rules(settings)
         self._rules = {rule.name: rule for rule in rules}
         self._book = RuleBook(rules)
-        self._endpoints: list[Webhook | Channel] = [*settings.webhooks, *settings.channels]
+        self._teller = Teller(settings, partition)
+        self._shown = StandingCounts(ANOMALIES, partition)
         self._standing: dict[tuple[str, Series], Standing] = {}
         self._clock_ms = 0
         self._next_deadline_ms = NEVER
@@ -96,6 +82,7 @@ class AlertLogic:
     def snapshot(self, key: str) -> bytes:
         """Return what is pending and firing."""
         self._dirty_since = NEVER
+        self._show()
         rows = [
             [rule, asdict(series), asdict(standing)]
             for (rule, series), standing in self._standing.items()
@@ -113,6 +100,12 @@ class AlertLogic:
     def wants_time(self) -> bool:
         """Whether a firing alert waits for a silent series."""
         return self._next_deadline_ms != NEVER
+
+    def _show(self) -> None:
+        counts = {name: [0, 0] for name in self._rules}
+        for (rule, _), standing in self._standing.items():
+            counts[rule][standing.alert.state == FIRING] += 1
+        self._shown.show({rule: (pending, fires) for rule, (pending, fires) in counts.items()})
 
     def _pass_time(self) -> list[Alert]:
         changed: list[Alert] = []
@@ -155,22 +148,7 @@ class AlertLogic:
             self._next_deadline_ms = min(self._next_deadline_ms, deadline)
 
     def _tell(self, changed: list[Alert]) -> list[Produce]:
-        out: list[Produce] = []
-        for alert in changed:
-            _ALERTS.labels(alert.rule, alert.state).inc()
-            body = alert.as_json()
-            out.append(Produce(ALERTS, orjson.dumps(body), alert.id.encode(), self._partition))
-            out += [
-                self._message(alert, body, endpoint.name)
-                for endpoint in self._endpoints
-                if endpoint.takes(alert.tenant)
-            ]
-        return out
-
-    def _message(self, alert: Alert, body: dict[str, Any], endpoint: str) -> Produce:
-        identity = message_id(alert, endpoint)
-        entry = {"id": identity, "endpoint": endpoint, "status": "pending", "alert": body}
-        return Produce(DELIVERIES, orjson.dumps(entry), identity.encode(), self._partition)
+        return [produce for alert in changed for produce in self._teller.tell(alert.as_json())]
 
     def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
         return rejected_record(

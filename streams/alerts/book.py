@@ -26,14 +26,27 @@ async def read_alerts(settings: Settings) -> list[dict[str, Any]]:
     return sorted(last.values(), key=lambda alert: int(alert["began_ms"]))
 
 
+async def read_alert(settings: Settings, identity: str) -> dict[str, Any]:
+    """Return an alert in its last state.
+
+    :raises HeadwaterError: if there is none of this id.
+    """
+    for alert in await read_alerts(settings):
+        if alert["id"] == identity:
+            return alert
+    raise HeadwaterError(f"{identity}: no alert has this id; see: headwater alerts list")
+
+
 def table_of(alerts: list[dict[str, Any]]) -> Table:
     """Return alerts as a table for the terminal."""
-    table = Table("state", "severity", "rule", "site", "device", "began (UTC)", "why")
+    table = Table("id", "state", "severity", "rule", "site", "device", "began (UTC)", "why")
     for alert in alerts:
         began = datetime.fromtimestamp(alert["began_ms"] / 1000, tz=UTC)
         state = alert["state"]
+        more = "acknowledged" if "acknowledged_by" in alert else alert.get("muted", "")
         table.add_row(
-            f"[{_COLOURS.get(state, 'default')}]{state}[/]",
+            alert["id"],
+            f"[{_COLOURS.get(state, 'default')}]{state}[/] {more}",
             alert["severity"],
             alert["rule"],
             alert["site"],
@@ -44,26 +57,49 @@ def table_of(alerts: list[dict[str, Any]]) -> Table:
     return table
 
 
-async def redeliver(settings: Settings, message: str) -> None:
-    """Put a dead message back into the outbox.
-
-    :raises HeadwaterError: if there is no dead message of this id.
-    """
-    found = None
+async def read_dead(settings: Settings) -> list[dict[str, Any]]:
+    """Return the messages that were given up, each with its reason and ``partition``."""
+    last: dict[bytes, dict[str, Any]] = {}
     async for record in read_all(settings.kafka, [DELIVERIES]):
-        if record.key == message.encode():
-            found = record
-    entry = orjson.loads(found.value) if found is not None and found.value else None
-    if found is None or entry is None or entry["status"] != "dead":
-        raise HeadwaterError(f"{message}: no dead message has this id")
-    pending = {key: value for key, value in entry.items() if key != "reason"} | {
-        "status": "pending"
-    }
-    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka, acks="all")
-    await producer.start()
-    try:
-        await producer.send_and_wait(
-            DELIVERIES, orjson.dumps(pending), key=found.key, partition=found.partition
+        last.pop(record.key, None)
+        entry = orjson.loads(record.value) if record.value else {"status": ""}
+        if entry["status"] == "dead":
+            last[record.key] = {**entry, "partition": record.partition}
+    return list(last.values())
+
+
+async def redeliver(settings: Settings, message: str | None, endpoint: str | None) -> int:
+    """Put dead messages back into the outbox, under their own ids and in their order.
+
+    :param message: the id of one; or else
+    :param endpoint: whose dead messages all are meant.
+    :returns: how many.
+    :raises HeadwaterError: if there is none.
+    """
+    dead = await read_dead(settings)
+    wanted = [e for e in dead if message in (None, e["id"]) and endpoint in (None, e["endpoint"])]
+    if not wanted:
+        raise HeadwaterError(
+            f"{message}: no dead message has this id"
+            if message is not None
+            else f"{endpoint}: no message to this endpoint is dead"
         )
-    finally:
-        await producer.stop()
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka, acks="all") as producer:
+        for entry in wanted:
+            pending = {k: v for k, v in entry.items() if k not in ("reason", "partition")}
+            await producer.send_and_wait(
+                DELIVERIES,
+                orjson.dumps(pending | {"status": "pending"}),
+                key=entry["id"].encode(),
+                partition=entry["partition"],
+            )
+    return len(wanted)
+
+
+def dead_table(dead: list[dict[str, Any]]) -> Table:
+    """Return dead messages as a table for the terminal."""
+    table = Table("id", "endpoint", "about", "reason")
+    for entry in dead:
+        about = (entry.get("group") or entry["alert"])["why"]
+        table.add_row(entry["id"], entry["endpoint"], about, entry["reason"])
+    return table

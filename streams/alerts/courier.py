@@ -3,8 +3,8 @@
 A message waits there until its last record is a tombstone (delivered) or says ``dead``. The
 courier reads its partitions from the beginning at every assignment, so nothing that a crash
 interrupted is forgotten; a message that was delivered just before the crash goes out again
-under the same id. Messages of one alert to one endpoint keep their order; an endpoint that
-hangs delays only itself.
+under the same id. Messages of one alert, or of one group, to one endpoint keep their order; an
+endpoint that hangs delays only itself, and one that fails is tried by one message at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from prometheus_client import Counter, Gauge, Histogram
 
 from streams.alerts.channel import Outcome, channels_of
+from streams.alerts.pacing import Breaker, Pace
 from streams.alerts.sender import body_of
 from streams.log import get_logger
 from streams.settings import Settings
@@ -33,6 +34,15 @@ GROUP = "headwater-courier"
 _WAITING = Gauge("headwater_alerts_outbox_messages", "Messages waiting to be delivered.")
 _OLDEST = Gauge("headwater_alerts_outbox_oldest_seconds", "Age of the oldest waiting message.")
 _ATTEMPTS = Counter("headwater_alerts_attempts", "Attempts at endpoints.", ["endpoint", "outcome"])
+_BREAKER = Gauge(
+    "headwater_alerts_breaker_open", "1 while an endpoint fails and is only tried.", ["endpoint"]
+)
+_DELIVERY = Histogram(
+    "headwater_alerts_delivery_seconds",
+    "From the outbox to the answer, of delivered messages.",
+    ["endpoint"],
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60, 600, 3600, 86400),
+)
 _LATENCY = Histogram(
     "headwater_alerts_sensor_to_webhook_seconds",
     "From receipt of the reading to the webhook's answer.",
@@ -47,8 +57,14 @@ class Message:
     id: str
     partition: int
     endpoint: str
-    alert: dict[str, Any]
+    entry: dict[str, Any]
+    """The record of the outbox: ``alert``, and ``group`` where it is about several."""
     queued_ms: int
+
+    @property
+    def chain(self) -> tuple[str, str]:
+        """Return the messages among which it keeps its place."""
+        return self.endpoint, (self.entry.get("group") or self.entry["alert"])["id"]
 
 
 class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
@@ -66,6 +82,11 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         self._tasks: set[asyncio.Task[None]] = set()
         self._catching_up: dict[TopicPartition, int] = {}
         self._disabled: set[str] = set()
+        limits = settings.alerts
+        self._pace = Pace(
+            limits.retry_min_ms / 1000, limits.retry_max_ms / 1000, limits.breaker_failures
+        )
+        self._breakers = {name: Breaker(self._pace) for name in self._channels}
         self._full = False
         self._reader: asyncio.Task[None] | None = None
 
@@ -154,9 +175,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             return
         if identity in self._waiting:
             return
-        message = Message(
-            identity, record.partition, entry["endpoint"], entry["alert"], record.timestamp
-        )
+        message = Message(identity, record.partition, entry["endpoint"], entry, record.timestamp)
         self._waiting[identity] = message
         if TopicPartition(DELIVERIES, record.partition) not in self._catching_up:
             self._dispatch(message)
@@ -180,7 +199,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
     # -- delivery -------------------------------------------------------------------------
 
     def _dispatch(self, message: Message) -> None:
-        key = (message.endpoint, message.alert["id"])
+        key = message.chain
         chain = self._chains.get(key)
         if chain is not None:
             chain.append(message)
@@ -205,27 +224,42 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         if channel is None:
             await self._bury(message, "the settings have no endpoint of this name any more")
             return
+        breaker = self._breakers[message.endpoint]
         give_up_at = message.queued_ms / 1000 + self._limits.give_up_hours * 3600
         attempt = 0
         while message.id in self._waiting:
             if message.endpoint in self._disabled:
                 await self._bury(message, "the receiver answered 410 Gone: endpoint disabled")
                 return
+            if breaker.is_open and time.time() > give_up_at:
+                await self._bury(message, "given up: its endpoint has failed for so long")
+                return
+            wait_s = breaker.wait_s(time.monotonic())
+            if wait_s:
+                await asyncio.sleep(wait_s)
+                continue
             async with self._gates[message.endpoint]:
-                body = body_of(message.alert, queued_ms=message.queued_ms)
-                outcome = await channel.send(message.id, body)
-            _ATTEMPTS.labels(message.endpoint, "ok" if outcome.delivered else "failed").inc()
+                outcome = await channel.send(message.id, body_of(message.entry, message.queued_ms))
             if outcome.delivered:
-                received_s = message.alert["sample"]["received_ms"] / 1000
-                _LATENCY.observe(max(0.0, time.time() - received_s))
-                await self._finish(message, None)
+                breaker.succeeded()
+                await self._delivered(message)
                 return
             attempt += 1
             await self._after_failure(message, outcome, attempt, give_up_at)
 
+    async def _delivered(self, message: Message) -> None:
+        now_s = time.time()
+        _ATTEMPTS.labels(message.endpoint, "ok").inc()
+        _BREAKER.labels(message.endpoint).set(0)
+        _DELIVERY.labels(message.endpoint).observe(max(0.0, now_s - message.queued_ms / 1000))
+        received_s = message.entry["alert"]["sample"]["received_ms"] / 1000
+        _LATENCY.observe(max(0.0, now_s - received_s))
+        await self._finish(message, None)
+
     async def _after_failure(
         self, message: Message, outcome: Outcome, attempt: int, give_up_at: float
     ) -> None:
+        _ATTEMPTS.labels(message.endpoint, "failed").inc()
         _log.warning(
             "delivery failed",
             endpoint=message.endpoint,
@@ -233,31 +267,20 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             attempt=attempt,
             reason=outcome.reason,
         )
+        breaker = self._breakers[message.endpoint]
+        breaker.failed(time.monotonic(), random.random(), outcome.retry_after_s)
+        _BREAKER.labels(message.endpoint).set(breaker.is_open)
         if outcome.gone:
             self._disabled.add(message.endpoint)
             return
-        pause_s = self._pause_s(attempt, outcome)
+        pause_s = self._pace.pause_s(attempt, random.random(), outcome.retry_after_s)
         if time.time() + pause_s > give_up_at:
             await self._bury(message, f"given up after {attempt} attempts: {outcome.reason}")
             return
         await asyncio.sleep(pause_s)
 
-    def _pause_s(self, attempt: int, outcome: Outcome) -> float:
-        """Return the wait before the next attempt: exponential, with full jitter above half."""
-        ceiling = min(
-            self._limits.retry_max_ms, self._limits.retry_min_ms * (1 << min(attempt - 1, 30))
-        )
-        pause_s = ceiling / 1000 * random.uniform(0.5, 1.0)
-        return max(pause_s, min(outcome.retry_after_s or 0.0, self._limits.retry_max_ms / 1000))
-
     async def _bury(self, message: Message, reason: str) -> None:
-        entry = {
-            "id": message.id,
-            "endpoint": message.endpoint,
-            "status": "dead",
-            "reason": reason,
-            "alert": message.alert,
-        }
+        entry = {**message.entry, "status": "dead", "reason": reason}
         _log.error("delivery is dead", message=message.id, reason=reason)
         await self._finish(message, orjson.dumps(entry))
 

@@ -12,6 +12,7 @@ import orjson
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from rich.console import Console
+from rich.markup import escape
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from streams.services.ports import HOST
@@ -51,9 +52,10 @@ def serve_forever(secret_file: Path, port: int, *, as_json: bool) -> None:
             return
         data = payload["data"]
         waited_ms = received_ns // 1_000_000 - data["hops"]["received_ms"]
-        colour = "red" if data["state"] == "firing" else "green"
+        state = data.get("state") or data["reason"]  # a group has no state of its own
+        colour = "green" if state in ("resolved", "retracted") else "red"
         console.print(
-            f"[bold {colour}]{data['state']:>8}[/] {data['why']} "
+            f"[bold {colour}]{state:>9}[/] {escape(data['why'])} "
             f"[dim]({waited_ms} ms after the reading came in, {message})[/]",
             highlight=False,
         )

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from streams.core.rules import AnomalyRule, Series
+from streams.core.selectors import Names
 
 PENDING, FIRING, RESOLVED = "pending", "firing", "resolved"
 NEVER = 1 << 62
@@ -71,15 +72,18 @@ class Standing:
     below_log_ms: int = NEVER
 
 
-def alert_id(rule: str, series: Series, began_ms: int) -> str:
+def alert_id(rule: str, series: Series | Names, began_ms: int) -> str:
     """Return the id of an alert: the same in every replay."""
     parts = "\x00".join([rule, series.tenant, series.device, series.metric, str(began_ms)])
     return "alt_" + hashlib.sha256(parts.encode()).hexdigest()[:24]
 
 
-def message_id(alert: Alert, endpoint: str) -> str:
-    """Return the id of telling one state of an alert to one endpoint."""
-    parts = "\x00".join([alert.id, alert.state, endpoint])
+def message_id(alert: str, state: str, endpoint: str, turn: int = 0) -> str:
+    """Return the id of telling one state of an alert to one endpoint.
+
+    :param turn: how often a correction has made it fire again.
+    """
+    parts = "\x00".join([alert, state, endpoint, *([str(turn)] if turn else [])])
     return "msg_" + hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
@@ -90,7 +94,7 @@ def observe(
 
     :returns: what to remember, and the alerts whose state changed (firing or resolved).
     """
-    over = sample.score >= rule.score_over
+    over = _is_over(rule, series, sample)
     if standing is None:
         return _begin(rule, series, sample) if over else (None, [])
     if standing.alert.state == PENDING:
@@ -98,6 +102,14 @@ def observe(
             return None, []
         return _maybe_fire(rule, standing.alert, sample)
     return _while_firing(rule, series, standing, sample, over=over)
+
+
+def _is_over(rule: AnomalyRule, series: Series, sample: Sample) -> bool:
+    if rule.condition is None:
+        return sample.score >= rule.score_over
+    known = {**asdict(series), **asdict(sample)}
+    given = {name: known[name] for name in rule.condition.uses}
+    return rule.condition.holds(given) is True
 
 
 def pass_time(

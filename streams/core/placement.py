@@ -61,5 +61,5 @@ def group_key(tenant: str, rollup: str, group: str) -> bytes:
 
 
 def group_partition(key: bytes, partitions: int) -> int:
-    """Return the partition of a group in ``rollups`` and ``rollups.partial``."""
+    """Return the partition of a group of devices or of alerts, from its key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

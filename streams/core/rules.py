@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from streams.core.window_rules import Condition
+
 
 @dataclass(frozen=True, slots=True)
 class AnomalyRule:
-    """Fires while a series' anomaly score is at or over a bound.
+    """Fires while a series' anomaly score is at or over a bound, or a condition holds.
 
     ``hold_ms`` and ``resolve_ms`` are event time: how long the score must stay over before the
     alert fires, and below before it resolves.
@@ -24,6 +26,8 @@ class AnomalyRule:
     sites: tuple[str, ...] = ("*",)
     devices: tuple[str, ...] = ("*",)
     metrics: tuple[str, ...] = ("*",)
+    condition: Condition | None = None
+    """In place of the bound."""
 
     def applies_to(self, series: Series) -> bool:
         """Whether every selector matches (shell globs, any of a list)."""

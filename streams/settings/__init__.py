@@ -2,6 +2,8 @@
 
 from streams.settings.channels import Channel
 from streams.settings.loader import Settings, config_path, load, named_servers
+from streams.settings.routing import Inhibition, Maintenance, Match, Route
+from streams.settings.rules import Rule
 from streams.settings.sections import (
     Alerts,
     Detection,
@@ -17,7 +19,6 @@ from streams.settings.sections import (
     Ops,
     Rollup,
     RollupProcess,
-    Rule,
     Sink,
     Topics,
     TwinPath,
@@ -36,13 +37,17 @@ __all__ = [
     "Edge",
     "Gateway",
     "Influx",
+    "Inhibition",
     "Log",
+    "Maintenance",
     "Mapping",
+    "Match",
     "MetricSpec",
     "Mqtt",
     "Ops",
     "Rollup",
     "RollupProcess",
+    "Route",
     "Rule",
     "Settings",
     "Sink",

@@ -22,6 +22,8 @@ from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
 from streams.settings.channels import Channel
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
+from streams.settings.routing import Inhibition, Maintenance, Route, check_routing
+from streams.settings.rules import Rule, check_rules
 from streams.settings.sections import (
     Alerts,
     Detection,
@@ -30,6 +32,7 @@ from streams.settings.sections import (
     Edge,
     Gateway,
     Influx,
+    LocatedError,
     Log,
     Mapping,
     MetricSpec,
@@ -38,7 +41,6 @@ from streams.settings.sections import (
     Ops,
     Rollup,
     RollupProcess,
-    Rule,
     Sink,
     Topics,
     Twins,
@@ -46,17 +48,9 @@ from streams.settings.sections import (
     Worker,
 )
 from streams.settings.windows import Window
-from streams.toml_lines import KeyPath, TomlFile, read_toml
+from streams.toml_lines import TomlFile, read_toml
 
 _SERVERS = ("kafka", "mqtt", "influx")
-
-
-class LocatedError(ValueError):
-    """What is wrong between several settings, and the key path of the one that is to be changed."""
-
-    def __init__(self, path: KeyPath, message: str) -> None:
-        super().__init__(message)
-        self.path = path
 
 
 class Settings(BaseSettings):
@@ -105,6 +99,9 @@ class Settings(BaseSettings):
     rules: list[Rule] = [Rule(name="anomaly")]
     webhooks: list[Webhook] = []
     channels: list[Channel] = []
+    routes: list[Route] = []
+    inhibitions: list[Inhibition] = []
+    maintenance: list[Maintenance] = []
     alerts: Alerts = Alerts()
     twins: Twins = Twins()
     edge: Edge = Edge()
@@ -128,7 +125,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Settings:
-        for what in ("windows", "rollups", "types", "rules", "webhooks", "channels"):
+        for what in (
+            *("windows", "rollups", "types", "rules", "webhooks", "channels"),
+            *("routes", "inhibitions", "maintenance"),
+        ):
             names = [item.name for item in getattr(self, what)]
             for at, name in enumerate(names):
                 if name in names[:at]:
@@ -156,6 +156,19 @@ class Settings(BaseSettings):
                         f"{rollup.name!r} names the sliding window {glob!r}: its windows end at "
                         "the readings of one device, so there is nothing to fold",
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _what_rules_name(self) -> Settings:
+        late_ms = self.devices.disorder_ms + self.devices.idle_ms
+        check_rules(self.rules, self.windows, late_ms)
+        check_routing(
+            self.routes,
+            self.inhibitions,
+            self.maintenance,
+            [*(hook.name for hook in self.webhooks), *(way.name for way in self.channels)],
+            [rule.name for rule in self.rules],
+        )
         return self
 
     @classmethod
@@ -219,7 +232,7 @@ def load(path: Path | None = None) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise SettingsError(_explain(error, toml)) from error
+        raise SettingsError(explain_offences(error, toml)) from error
 
 
 def named_servers() -> dict[str, str]:
@@ -245,11 +258,13 @@ def _local_services(file_values: dict[str, Any]) -> dict[str, Any]:
     return {name: running[name] for name in _SERVERS if name in running}
 
 
-def _explain(error: ValidationError, toml: TomlFile) -> str:
+def explain_offences(error: ValidationError, toml: TomlFile) -> str:
+    """Return a line for every offence, each with its place in the file."""
     lines = []
     for problem in error.errors():
         cause = problem.get("ctx", {}).get("error")
-        path = cause.path if isinstance(cause, LocatedError) else tuple(problem["loc"])
+        below = cause.path if isinstance(cause, LocatedError) else ()
+        path = (*problem["loc"], *below)
         dotted = ".".join(str(part) for part in path) or "settings"
         given = problem.get("input")
         shown = "" if isinstance(given, dict | list | Settings) else f" (found {given!r})"

@@ -26,6 +26,17 @@ Globs = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
+class LocatedError(ValueError):
+    """What is wrong between several settings.
+
+    :param path: the one that is to be changed, from the section that is checked.
+    """
+
+    def __init__(self, path: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values do not change after load."""
 
@@ -312,31 +323,6 @@ class Influx(Section):
     """Of one write."""
 
 
-class Rule(Section):
-    """An alert rule."""
-
-    name: Name
-    """Names the rule in alerts and in their ids."""
-    kind: Literal["anomaly"] = "anomaly"
-    """What is looked at."""
-    score_over: Annotated[float, Field(gt=0)] = 5.0
-    """In robust standard deviations."""
-    hold_ms: Ms = 0
-    """The score must stay over the bound this long, in event time, before the alert fires."""
-    resolve_ms: Ms = 60_000
-    """The score must stay below the bound this long before the alert resolves."""
-    severity: Literal["info", "warning", "critical"] = "warning"
-    """Goes into the alert as it is."""
-    tenants: list[str] = ["*"]
-    """Globs; the rule looks only at what all four match."""
-    sites: list[str] = ["*"]
-    """Globs."""
-    devices: list[str] = ["*"]
-    """Globs."""
-    metrics: list[str] = ["*"]
-    """Globs."""
-
-
 class Webhook(Section):
     """An endpoint that receives alerts, signed after Standard Webhooks 1.0."""
 
@@ -345,7 +331,9 @@ class Webhook(Section):
     url: str
     """Where alerts are posted."""
     secret_file: Path
-    """A file with the signing secret (``whsec_...``); ``headwater webhooks secret`` makes one."""
+    """A file with the signing secret (``whsec_...``); ``headwater webhooks secret`` makes one. Of
+    several, one a line, all sign: put the new one above the old to change it. Read again when it
+    changes."""
     allow_private: bool = False
     """Allow an address that is not public, or plain http: for receivers in your own network."""
     timeout_ms: Positive = 10_000
@@ -388,10 +376,22 @@ class Alerts(Section):
     """First pause after a failed delivery; it doubles, with jitter."""
     retry_max_ms: Positive = 3_600_000
     """Longest pause."""
+    breaker_failures: Positive = 5
+    """Failures in a row after which one message at a time tries an endpoint."""
     give_up_hours: Positive = 72
     """A message that could not be delivered for so long is dead: ``headwater alerts redeliver``."""
     max_outbox: Positive = 100_000
     """Messages kept ready in memory; beyond, the outbox waits in Kafka."""
+    max_series: Positive = 1_000_000
+    """Per partition: series of windows that rules look at; results of others are refused, and
+    counted."""
+    max_grouped: Positive = 100_000
+    """Per partition: alerts that are told in groups; others are told one by one, and counted."""
+    max_listed: Annotated[int, Field(gt=0, le=100)] = 20
+    """Alerts that one message about a group lists; it says how many there are."""
+    max_open: Positive = 100_000
+    """Per partition: rules on series of which something is the matter; others do not fire, and are
+    counted."""
 
 
 class TwinPath(Section):

@@ -31,6 +31,16 @@ _NEEDS = {
 }
 
 
+def check_zone(zone: str) -> str:
+    """Return the name of a time zone.
+
+    :raises ValueError: if it is none.
+    """
+    if zone not in _zones():
+        raise ValueError(f"{zone!r} is no time zone; expected a name such as Europe/Berlin")
+    return zone
+
+
 class Window(Section):
     """A window definition."""
 
@@ -85,9 +95,7 @@ class Window(Section):
     @field_validator("zone")
     @classmethod
     def _is_zone(cls, zone: str) -> str:
-        if zone not in _zones():
-            raise ValueError(f"{zone!r} is no time zone; expected a name such as Europe/Berlin")
-        return zone
+        return check_zone(zone)
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Window:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
 
 import httpx
+import jsonschema
+import orjson
 import pytest
 import uvicorn
 from aiokafka import AIOKafkaProducer
@@ -18,8 +22,10 @@ from streams.alerts.guard import pinned_address
 from streams.alerts.secrets import new_secret
 from streams.errors import DeliveryError
 from streams.services.ports import free_port
+from tests.documents import DOCS
 from tests.property.test_alert_states import frame
 from tests.waiting import eventually
+from tests.windows import result, results_frame
 
 
 class Receiver:
@@ -60,6 +66,7 @@ def alerting(own_servers, processes, tmp_path):
         toml = tmp_path / "headwater.toml"
         toml.write_text(
             '[[rules]]\nname = "r"\nscore_over = 5.0\nresolve_ms = 0\n'
+            '[[rules]]\nname = "hot"\nkind = "threshold"\nwindow = "1m"\nover = 90.0\n'
             f'[[webhooks]]\nname = "hook"\nurl = "http://127.0.0.1:{receiver.port}/"\n'
             f'secret_file = "{tmp_path}/secret"\nallow_private = true\n'
             "[alerts]\nretry_min_ms = 50\nretry_max_ms = 400\n"
@@ -70,16 +77,27 @@ def alerting(own_servers, processes, tmp_path):
         def start():
             return processes("alerts", env=env)
 
-        def publish(*rows):
-            asyncio.run(_publish(own_servers.addresses["kafka"], rows))
+        def publish(*rows, topic="anomalies"):
+            value = frame(list(rows)) if topic == "anomalies" else results_frame(*rows)
+            asyncio.run(_publish(own_servers.addresses["kafka"], topic, value))
 
+        def command(*words):
+            return subprocess.run(
+                [sys.executable, "-m", "streams.cli.main", *words],
+                env=env,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+
+        start.command = command
         yield start, publish, receiver, Signer(secret)
 
 
-async def _publish(kafka, rows):
+async def _publish(kafka, topic, value):
     producer = AIOKafkaProducer(bootstrap_servers=kafka)
     await producer.start()
-    await producer.send_and_wait("anomalies", frame(list(rows)), partition=1)
+    await producer.send_and_wait(topic, value, partition=1)
     await producer.stop()
 
 
@@ -116,6 +134,40 @@ def test_a_message_that_a_kill_interrupted_goes_out_under_its_id(alerting):
     tried = len(receiver.got)
     start()
     eventually(lambda: set(receiver.ids()[tried:]) == asked, within_s=60)
+
+
+def test_after_410_and_a_kill_messages_are_brought_back_and_a_correction_takes_one_back(alerting):
+    start, publish, receiver, signer = alerting
+    process = start()
+    publish(result(1, 95.0), result(1, 60.0, device="fine"), topic="aggregates")
+    eventually(lambda: len(receiver.got) == 1, within_s=60)
+    receiver.answers.append(410)
+    publish(result(1, 95.0, device="e"), topic="aggregates")
+    dead = eventually(lambda: orjson.loads(start.command("alerts", "dead", "--json")), within_s=60)
+    assert [(entry["endpoint"], entry["alert"]["device"]) for entry in dead] == [("hook", "e")]
+    assert "410 Gone" in dead[0]["reason"]
+    process.kill()
+    process.wait()
+    start()
+    start.command("alerts", "redeliver", "--all", "hook")
+    eventually(lambda: receiver.ids().count(dead[0]["id"]) == 2, within_s=60)
+    publish(result(1, 70.0, rank=1), topic="aggregates")
+    eventually(lambda: len(set(receiver.ids())) == 3, within_s=60)
+    fired, gone = (
+        signer.verify(body, headers)["data"]
+        for headers, body in (receiver.got[0], receiver.got[-1])
+    )
+    assert (fired["state"], gone["state"]) == ("firing", "retracted")
+    assert fired["id"] == gone["id"]
+    assert gone["why"] == "a correction shows that mean of m of d in 1m was 70, not over 90"
+    schema = orjson.loads((DOCS / "alert.schema.json").read_bytes())
+    for _, body in receiver.got:
+        jsonschema.validate(orjson.loads(body), schema)
+    eventually(lambda: "delivered" in start.command("rules", "explain", gone["id"]))
+    told = orjson.loads(start.command("rules", "explain", gone["id"], "--json"))
+    assert told["rule"]["over"] == 90.0
+    assert {one["status"] for one in told["messages"]} == {"delivered"}
+    assert "is empty" in told["missing"]
 
 
 async def test_a_private_address_is_refused_unless_allowed():

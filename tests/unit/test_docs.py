@@ -90,7 +90,7 @@ def test_what_is_sent_and_what_is_shown_have_the_published_schema():
     jsonschema.Draft202012Validator.check_schema(schema)
     example = next(b.code for b in blocks("webhooks.md") if b.language == "json")
     jsonschema.validate(orjson.loads(example), schema)
-    sent = [orjson.loads(orjson.dumps(body_of(a.as_json(), queued_ms=14))) for a in alerts()]
+    sent = [orjson.loads(orjson.dumps(body_of({"alert": a.as_json()}, 14))) for a in alerts()]
     assert [body["type"] for body in sent] == ["alert.firing", "alert.resolved"]
     for body in sent:
         jsonschema.validate(body, schema)

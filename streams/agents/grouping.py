@@ -1,0 +1,284 @@
+"""The agent on ``alert.groups``: from alerts to messages about groups of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from prometheus_client import Counter, Gauge
+
+from streams.adapters import shard_codec
+from streams.adapters.rejected import rejected_record
+from streams.agents.routing import mutes_of, routes_of
+from streams.agents.telling import CONTROL_HEADER, Outbox, group_key
+from streams.core.grouping import CHANGED, Group, Groups, Member, Notice, labels_of
+from streams.core.mutes import LABELS, Matcher, Silence
+from streams.core.registry import NEVER
+from streams.errors import DecodeError
+from streams.ports import (
+    LogicFactory,
+    LogRecord,
+    PartitionLogic,
+    Produce,
+    header,
+    is_time_marker,
+)
+from streams.settings import Settings
+from streams.topics import ALERT_GROUPS
+
+STATE_KEY = "groups"
+_NOTICES = Counter("headwater_alerts_notices", "Messages made.", ["route", "reason"])
+_UNGROUPED = Counter(
+    "headwater_alerts_ungrouped", "Alerts told by themselves: alerts.max_grouped is met."
+)
+_MUTED = Gauge(
+    "headwater_alerts_muted", "Firing alerts that are kept back, by partition.", ["partition"]
+)
+
+
+def make_grouping(settings: Settings) -> LogicFactory:
+    """Return the factory of the groups."""
+
+    def factory(partition: int, partitions: int) -> PartitionLogic:
+        return GroupLogic(settings, partition)
+
+    return factory
+
+
+class GroupLogic:
+    """Alerts and controls in, messages to ``deliveries`` out."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._partition = partition
+        self._max_bytes = settings.gateway.max_rejected_bytes
+        self._max_listed = settings.alerts.max_listed
+        self._outbox = Outbox(settings, partition)
+        self._mutes = mutes_of(settings)
+        self.groups = Groups(routes_of(settings), self._mutes, limit=settings.alerts.max_grouped)
+        self._now_ms = 0
+        self._stamp = -1
+        self._dirty_since = NEVER
+
+    def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
+        """Take the next records of ``alert.groups``; see :class:`PartitionLogic`."""
+        out: list[Produce] = []
+        for record in records:
+            if record.offset <= self._stamp:
+                continue
+            self._dirty_since = min(self._dirty_since, record.offset)
+            self._now_ms = max(self._now_ms, record.timestamp)
+            out += self._send(self.groups.pass_time(self._now_ms), record.offset)
+            if is_time_marker(record):
+                continue
+            try:
+                given = _parsed(record)
+            except DecodeError as error:
+                out.append(self._reject(record, error))
+            else:
+                out += self._take(given, record.offset)
+        return out
+
+    def dirty(self) -> Mapping[str, int]:
+        """Return the one key, if it changed."""
+        return {} if self._dirty_since == NEVER else {STATE_KEY: self._dirty_since}
+
+    def snapshot(self, key: str) -> bytes:
+        """Return all groups, and what mutes."""
+        self._dirty_since = NEVER
+        _MUTED.labels(str(self._partition)).set(self.groups.muted())
+        return shard_codec.encode(
+            {
+                "now_ms": self._now_ms,
+                "groups": [_group_state(group) for group in self.groups.groups.values()],
+                "silences": [_silence_state(one) for one in self._mutes.silences.values()],
+                "sources": self._mutes.sources,
+            }
+        )
+
+    def restore(self, key: str, stamp: int, state: bytes) -> None:
+        """Load a snapshot; groups of routes that are gone are forgotten."""
+        loaded = shard_codec.decode(state)
+        self._now_ms, self._stamp = loaded["now_ms"], stamp
+        for silence in loaded["silences"]:
+            self._silence(silence)
+        for alert, labels in loaded["sources"].items():
+            self._mutes.fires(alert, labels)
+        for group in loaded["groups"]:
+            route = self.groups.routes.get(group["route"])
+            if route is not None and len(group["labels"]) == len(route.group_by) + 1:
+                labels = tuple(group["labels"])
+                self.groups.groups[route.name, labels] = _group_from(group, Group(route, labels))
+        self.groups.restored(self._now_ms)
+
+    def wants_time(self) -> bool:
+        """Whether a message, or the end of a silence, waits for its time."""
+        return self.groups.wants_time()
+
+    def _take(self, given: dict[str, Any], offset: int) -> list[Produce]:
+        if "kind" in given:
+            return self._send(self._control(given), offset)
+        alert = given["alert"]
+        if given["route"] not in self.groups.routes:
+            return self._outbox.tell(alert)
+        notices = self.groups.take(given["route"], alert, self._now_ms)
+        if notices is None:
+            _UNGROUPED.inc()
+            return self._outbox.tell(alert, self.groups.routes[given["route"]].endpoints)
+        return self._send(notices, offset)
+
+    def _control(self, given: Mapping[str, Any]) -> list[Notice]:
+        match given["kind"]:
+            case "silence":
+                self._silence(given)
+            case "unsilence":
+                self._mutes.silences.pop(given["id"], None)
+            case "acknowledge":
+                self.groups.acknowledge(given["alert"])
+                return []
+            case "resolve":
+                return self.groups.resolve(given["alert"], self._now_ms)
+            case "source":
+                if not self._source(given["alert"]):
+                    return []
+        return self.groups.mutes_changed(self._now_ms)
+
+    def _silence(self, given: Mapping[str, Any]) -> None:
+        self._mutes.silences[given["id"]] = silence_of(given)
+
+    def _source(self, alert: Mapping[str, Any]) -> bool:
+        if alert["state"] == "firing":
+            return self._mutes.fires(alert["id"], labels_of(alert))
+        return self._mutes.ends(alert["id"])
+
+    def _send(self, notices: Sequence[Notice], offset: int) -> list[Produce]:
+        out: list[Produce] = []
+        for notice in notices:
+            _NOTICES.labels(notice.route.name, notice.reason).inc()
+            if notice.reason == CHANGED and len(notice.alerts) == 1:
+                out += self._outbox.tell(notice.alerts[0], notice.endpoints)
+                continue
+            group = self._about(notice)
+            out += self._outbox.tell_group(group, notice.alerts[0], notice.endpoints, offset)
+        return out
+
+    def _about(self, notice: Notice) -> dict[str, Any]:
+        """Return what a message says of a group: how many, and the first of them."""
+        key = group_key(notice.route.name, notice.labels)
+        return {
+            "id": "grp_" + hashlib.sha256(key).hexdigest()[:24],
+            "route": notice.route.name,
+            "reason": notice.reason,
+            "labels": dict(zip(("tenant", *notice.route.group_by), notice.labels, strict=True)),
+            "count": len(notice.alerts),
+            "firing": notice.firing,
+            "alerts": list(notice.alerts[: self._max_listed]),
+            "why": _why(notice),
+        }
+
+    def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
+        return rejected_record(
+            record.value or b"",
+            error,
+            source=f"kafka:{ALERT_GROUPS}/{self._partition}/{record.offset}",
+            received_ms=record.timestamp,
+            max_bytes=self._max_bytes,
+            partition=self._partition,
+        )
+
+
+_NEEDS = {
+    "silence": ("id", "globs", "starts_ms", "ends_ms", "author"),
+    "unsilence": ("id",),
+    "acknowledge": ("alert",),
+    "resolve": ("alert",),
+    "source": ("alert",),
+    "": ("route", "alert"),
+}
+
+
+def _parsed(record: LogRecord) -> dict[str, Any]:
+    """Return a record's content; a control has a ``kind``.
+
+    :raises DecodeError: if it is neither an alert with its route nor a control.
+    """
+    is_control = header(record, CONTROL_HEADER) is not None
+    try:
+        given: dict[str, Any] = orjson.loads(record.value or b"")
+        needs = _NEEDS[given["kind"] if is_control else ""]
+        missing = [name for name in needs if name not in given]
+        alert = given.get("alert")
+        if isinstance(alert, dict):
+            missing += [n for n in (*LABELS, "id", "state", "why") if n not in alert]
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DecodeError(
+            "alert-group", f"{error!r}; expected an alert and its route, or a control"
+        ) from error
+    if missing:
+        raise DecodeError("alert-group", f"it lacks {missing[0]!r}")
+    return given
+
+
+def silence_of(given: Mapping[str, Any]) -> Silence:
+    """Return a silence from its record."""
+    return Silence(
+        given["id"],
+        Matcher.of(given["globs"]),
+        given["starts_ms"],
+        given["ends_ms"],
+        given["author"],
+        given.get("comment", ""),
+    )
+
+
+def _silence_state(silence: Silence) -> dict[str, Any]:
+    return {
+        "id": silence.id,
+        "globs": {name: list(globs) for name, globs in silence.matcher.globs},
+        "starts_ms": silence.starts_ms,
+        "ends_ms": silence.ends_ms,
+        "author": silence.author,
+        "comment": silence.comment,
+    }
+
+
+def _why(notice: Notice) -> str:
+    about = {
+        "changed": "changed",
+        "repeated": "still fire",
+        "escalated": "are not acknowledged",
+    }[notice.reason]
+    n = len(notice.alerts)
+    where = ", ".join(label for label in notice.labels if label)
+    alerts = "alert" if n == 1 else "alerts"
+    return f"{n:,} {alerts} of {where} {about}, {notice.firing:,} fire: {notice.alerts[0]['why']}"
+
+
+_TIMES = ("sent_ms", "sent", "flush_ms", "repeat_ms", "escalate_ms")
+_MARKS = ("changed_ms", "told_ms", "acknowledged", "escalated", "by_hand")
+
+
+def _group_state(group: Group) -> dict[str, Any]:
+    return {
+        "route": group.route.name,
+        "labels": list(group.labels),
+        "members": [
+            [orjson.dumps(m.alert), list(m.told or ()), *(getattr(m, name) for name in _MARKS)]
+            for m in group.members.values()
+        ],
+        "news": list(group.news),
+        **{name: getattr(group, name) for name in _TIMES},
+    }
+
+
+def _group_from(state: Mapping[str, Any], group: Group) -> Group:
+    for alert, told, *marks in state["members"]:
+        member = Member(orjson.loads(alert), 0, (told[0], told[1]) if told else None)
+        for name, value in zip(_MARKS, marks, strict=True):
+            setattr(member, name, value)
+        group.members[member.alert["id"]] = member
+    group.news = dict.fromkeys(state["news"])
+    for name in _TIMES:
+        setattr(group, name, state[name])
+    return group

@@ -1,0 +1,140 @@
+"""From an alert that changed to its state in ``alerts``, and to its messages or its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import orjson
+from prometheus_client import Counter, Gauge
+
+from streams.agents.routing import mutes_of, routes_of
+from streams.core.alert_states import message_id
+from streams.core.grouping import labels_of, routes_for
+from streams.core.placement import group_partition
+from streams.ports import Produce
+from streams.settings import Channel, Settings, Webhook
+from streams.topics import ALERT_GROUPS, ALERTS, DELIVERIES
+
+CONTROL_HEADER = "hw-control"
+"""Of a record of ``alert.groups`` that goes to every partition: a silence, a source, and so on."""
+_ALERTS = Counter("headwater_alerts_changes", "Alerts that changed state.", ["rule", "state"])
+_STANDING = Gauge(
+    "headwater_alerts_standing", "Alerts by state, as of the last checkpoint.", ["rule", "state"]
+)
+
+
+class StandingCounts:
+    """Shows how many alerts of each rule stand, over all partitions of this process."""
+
+    _counts: ClassVar[dict[str, dict[tuple[str, int], tuple[int, int]]]] = {}
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self._place = (topic, partition)
+
+    def show(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        """Show the counts of this partition: rule -> how many are pending, and how many fire."""
+        for rule, both in counts.items():
+            of_rule = self._counts.setdefault(rule, {})
+            of_rule[self._place] = both
+            for i, state in enumerate(("pending", "firing")):
+                _STANDING.labels(rule, state).set(sum(one[i] for one in of_rule.values()))
+
+
+class Outbox:
+    """Makes the messages of one partition."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._partition = partition
+        ways: list[Webhook | Channel] = [*settings.webhooks, *settings.channels]
+        self._ways = {way.name: way for way in ways}
+
+    def tell(
+        self, alert: Mapping[str, Any], endpoints: Iterable[str] | None = None
+    ) -> list[Produce]:
+        """Return a message about one alert for each endpoint that takes it.
+
+        :param endpoints: their names; default all.
+        """
+        return [
+            self._message(
+                message_id(alert["id"], alert["state"], name, alert.get("turn", 0)), name, alert
+            )
+            for name in (self._ways if endpoints is None else endpoints)
+            if self._takes(name, alert["tenant"])
+        ]
+
+    def tell_group(
+        self,
+        group: Mapping[str, Any],
+        alert: Mapping[str, Any],
+        endpoints: Iterable[str],
+        turn: int,
+    ) -> list[Produce]:
+        """Return a message about a group for each endpoint that takes it.
+
+        :param alert: the first of it, for readers that know of no groups.
+        :param turn: tells the messages of a group apart.
+        """
+        return [
+            self._message(message_id(group["id"], group["reason"], name, turn), name, alert, group)
+            for name in endpoints
+            if self._takes(name, alert["tenant"])
+        ]
+
+    def _takes(self, name: str, tenant: str) -> bool:
+        return name in self._ways and self._ways[name].takes(tenant)
+
+    def _message(
+        self,
+        identity: str,
+        endpoint: str,
+        alert: Mapping[str, Any],
+        group: Mapping[str, Any] | None = None,
+    ) -> Produce:
+        entry = {"id": identity, "endpoint": endpoint, "status": "pending", "alert": alert}
+        if group is not None:
+            entry["group"] = group
+        return Produce(DELIVERIES, orjson.dumps(entry), identity.encode(), self._partition)
+
+
+class Teller:
+    """Tells of alerts: to their groups where a route takes them, else to all endpoints."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._partition = partition
+        self._partitions = settings.topics.partitions
+        self._outbox = Outbox(settings, partition)
+        self._routes = routes_of(settings)
+        self._mutes = mutes_of(settings)
+
+    def tell(self, alert: dict[str, Any]) -> list[Produce]:
+        """Return the records of an alert in its new state.
+
+        :param alert: what goes into ``alerts``; ``turn`` where a correction made it fire again.
+        """
+        _ALERTS.labels(alert["rule"], alert["state"]).inc()
+        out = [Produce(ALERTS, orjson.dumps(alert), alert["id"].encode(), self._partition)]
+        routes = routes_for(self._routes, alert)
+        if not routes:
+            return out + self._outbox.tell(alert)
+        if self._mutes.is_source(labels_of(alert)):
+            out += self._to_all({"kind": "source", "alert": alert})
+        for route in routes:
+            key = group_key(route.name, route.group_of(alert))
+            value = orjson.dumps({"route": route.name, "alert": alert})
+            out.append(Produce(ALERT_GROUPS, value, key, group_partition(key, self._partitions)))
+        return out
+
+    def _to_all(self, control: Mapping[str, Any]) -> list[Produce]:
+        value = orjson.dumps(control)
+        headers = {CONTROL_HEADER: b"1"}
+        return [
+            Produce(ALERT_GROUPS, value, None, partition, headers)
+            for partition in range(self._partitions)
+        ]
+
+
+def group_key(route: str, labels: Iterable[str]) -> bytes:
+    """Return the Kafka key of a group of alerts."""
+    return "/".join((route, *labels)).encode()

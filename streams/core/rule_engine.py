@@ -1,0 +1,393 @@
+"""Rules on window results: from results to alerts that change.
+
+A batch of results is compared with all rules that look at it in a few numpy passes. What is on, and
+what belongs to a series of which something is the matter, is then looked at one by one:
+
+::
+
+    results ── tracks ──▶ pairs (result, rule) ── tests ──▶ verdicts ── on, or kept ──▶ episodes
+                                                               │
+                                                      off, and nothing kept: no more is done
+
+Only closed windows are judged. Of a window the greatest rank counts; one that a correction changes
+changes the episodes, and with them the alerts. Nothing reads a clock: silence is measured in the
+log time that the caller hands in. State is kept in shards, as that of the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from streams.core.absences import Absences
+from streams.core.compositions import Known, compose, known
+from streams.core.episodes import (
+    FIRING,
+    RESOLVED,
+    Episode,
+    Told,
+    episodes,
+    reconcile,
+)
+from streams.core.readings import Bool, Int64
+from streams.core.registry import NEVER
+from streams.core.results import WindowResults
+from streams.core.rule_pairs import Cause, Change, Pair
+from streams.core.rule_tracks import NO_TRACK, Key, Tracks
+from streams.core.segments import running_max_before
+from streams.core.selectors import Names
+from streams.core.window_rules import (
+    Absence,
+    Composition,
+    Tests,
+    Verdict,
+    WindowRule,
+)
+
+EVERY_METRIC = "*"
+"""Metric of an alert that concerns a device."""
+Device = tuple[str, str]
+State = dict[str, Any]
+
+
+class RuleEngine:
+    """All rules on windows, on one partition.
+
+    :param keep_ms: window -> how long after its end a correction of it may come.
+    :param max_series: tracks; results of further ones are not judged.
+    :param max_open: rules on series of which something is the matter; further ones do not fire.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[WindowRule],
+        keep_ms: Mapping[str, int],
+        *,
+        shards: int,
+        max_series: int,
+        max_open: int,
+    ) -> None:
+        self._rules = [r for r in rules if not isinstance(r.test, Composition)]
+        self._composed = [r for r in rules if isinstance(r.test, Composition)]
+        self._number = {rule.name: i for i, rule in enumerate(self._rules)}
+        self._tests = Tests(self._rules)
+        self._is_absence = np.asarray([isinstance(r.test, Absence) for r in self._rules], np.bool_)
+        self._tracks = Tracks(self._rules, shards=shards, limit=max_series)
+        self._pairs: dict[tuple[int, int], Pair] = {}
+        self._told: dict[tuple[int, Device], list[Told]] = {}
+        self._absences = Absences(
+            [r.test.silent_ms if isinstance(r.test, Absence) else 0 for r in self._rules]
+        )
+        self._watched: set[int] = set()
+        self._keep_ms = keep_ms
+        self._max_open = max_open
+        self._next_off_ms = NEVER
+        self.stamps = np.full(shards, -1, np.int64)
+        self.dirty_since = np.full(shards, NEVER, np.int64)
+        self.refused = 0
+        """Results and alerts not taken because a limit was met, since somebody set it to 0."""
+
+    # -- results and time -----------------------------------------------------------------
+
+    def take(self, found: WindowResults, now_ms: int, offset: int) -> list[Change]:
+        """Take the results of one record.
+
+        :param now_ms: log time.
+        :param offset: of the record; shards whose stamp is not below it are left as they are.
+        """
+        track = self._tracks.intern(found)
+        self.refused += int(np.count_nonzero((track == NO_TRACK) & self._watches(found)))
+        rows = np.flatnonzero(track != NO_TRACK)
+        shard = self._tracks.columns["shard"][track[rows]]
+        rows = rows[self.stamps[shard] < offset]
+        if not len(rows):
+            return []
+        found, track = found.take(rows), track[rows]
+        self._touch(track, offset)
+        c = self._tracks.columns
+        np.maximum.at(c["seen_ms"], track, found.kafka_ms)
+        changes = self._present_again(found, track, now_ms)
+        closed = np.flatnonzero(found.rank >= 0)
+        found, track = found.take(closed), track[closed]
+        if not len(closed):
+            return changes
+        heads, local = np.unique(track, return_inverse=True)
+        until_ms = running_max_before(local, found.end_ms, c["end_ms"][heads])
+        np.maximum.at(c["end_ms"], track, found.end_ms)
+        changed = self._judge(found, track, np.maximum(until_ms, found.end_ms), now_ms)
+        return changes + self._changes(changed, now_ms)
+
+    def pass_time(self, now_ms: int, offset: int) -> list[Change]:
+        """Let log time pass, before the record at *offset* is taken."""
+        changes: list[Change] = []
+        c = self._tracks.columns
+        takes: Bool = (self.stamps < offset)[c["shard"]]
+        for track, number, seen_ms in self._absences.pass_time(c["seen_ms"], takes, now_ms):
+            self._touch(np.asarray([track], np.int32), offset)
+            rule = self._rules[number]
+            assert isinstance(rule.test, Absence)
+            fired_ms = seen_ms + rule.test.silent_ms
+            told = Told(seen_ms, seen_ms, fired_ms, FIRING)
+            changes += self._tell(rule, track, told, _silence(seen_ms, now_ms))
+        if now_ms >= self._next_off_ms:
+            changes += self._silent_off(takes, now_ms, offset)
+        return changes
+
+    def wants_time(self) -> bool:
+        """Whether something waits for log time to pass."""
+        return self._next_off_ms != NEVER or self._absences.waits()
+
+    def count(self) -> dict[str, tuple[int, int]]:
+        """Return of each rule how many alerts are pending, and how many fire."""
+        counts = {rule.name: [0, 0] for rule in (*self._rules, *self._composed)}
+        for (_, number), pair in self._pairs.items():
+            counts[self._rules[number].name][0] += pair.pending
+            counts[self._rules[number].name][1] += pair.firing
+        for (number, _), told in self._told.items():
+            counts[self._composed[number].name][1] += any(one.state == FIRING for one in told)
+        gone = self._absences.columns
+        for number in gone["rule"][gone["absent_ms"] >= 0].tolist():
+            counts[self._rules[number].name][1] += 1
+        return {name: (pending, firing) for name, (pending, firing) in counts.items()}
+
+    def _watches(self, found: WindowResults) -> Bool:
+        names = {rule.window for rule in self._rules}
+        flags: Bool = np.asarray([name in names for name in found.window.values], np.bool_)
+        return flags[found.window.codes]
+
+    def _touch(self, track: np.ndarray[Any, Any], offset: int) -> None:
+        shard = np.unique(self._tracks.columns["shard"][track])
+        self.dirty_since[shard] = np.minimum(self.dirty_since[shard], offset)
+
+    def _present_again(
+        self, found: WindowResults, track: np.ndarray[Any, Any], now_ms: int
+    ) -> list[Change]:
+        self._watch(track)
+        seen_ms = self._tracks.columns["seen_ms"]
+        changes: list[Change] = []
+        for of, number, absent_ms in self._absences.heard(seen_ms):
+            rule = self._rules[number]
+            assert isinstance(rule.test, Absence)
+            fired_ms = absent_ms + rule.test.silent_ms
+            told = Told(absent_ms, absent_ms, fired_ms, RESOLVED, int(seen_ms[of]))
+            row = int(np.flatnonzero(track == of)[-1])
+            changes += self._tell(rule, of, told, _cause(found, row, now_ms, float("nan")))
+        return changes
+
+    def _watch(self, track: np.ndarray[Any, Any]) -> None:
+        if not self._is_absence.any():
+            return
+        for one in np.unique(track).tolist():
+            if one not in self._watched:
+                self._watched.add(one)
+                for number in self._tracks.rules_of(one).tolist():
+                    if self._is_absence[number]:
+                        self._absences.add(one, number)
+
+    # -- one rule on one series -----------------------------------------------------------
+
+    def _judge(
+        self, found: WindowResults, track: np.ndarray[Any, Any], until_ms: Int64, now_ms: int
+    ) -> dict[tuple[int, int], Cause]:
+        """Take the verdicts of closed windows; return the pairs that changed, and by what.
+
+        :param until_ms: int64[n]: how far a track was known with the result, in event time.
+        """
+        row, rule = self._tracks.pair(track)
+        row, rule = row[~self._is_absence[rule]], rule[~self._is_absence[rule]]
+        verdict, value = self._tests.judge(found, row, rule)
+        cares = (verdict >= Verdict.BETWEEN) | (self._tracks.columns["pairs"][track[row]] > 0)
+        # A rule that turns on in this very batch is kept from there on.
+        turned = np.unique(track[row[verdict >= Verdict.BETWEEN]])
+        cares |= np.isin(track[row], turned)
+        changed: dict[tuple[int, int], Cause] = {}
+        for i in np.flatnonzero(cares).tolist():
+            r, place = int(row[i]), (int(track[row[i]]), int(rule[i]))
+            if self._put(place, found, r, int(verdict[i]), int(until_ms[r])):
+                changed[place] = _cause(found, r, now_ms, float(value[i]))
+        return changed
+
+    def _put(
+        self, place: tuple[int, int], found: WindowResults, row: int, verdict: int, until_ms: int
+    ) -> bool:
+        start_ms, end_ms = int(found.start_ms[row]), int(found.end_ms[row])
+        if start_ms < self._cut_ms(place[0]):
+            return False
+        pair = self._pairs.get(place)
+        if pair is None:
+            if verdict < Verdict.BETWEEN:
+                return False
+            if len(self._pairs) >= self._max_open:
+                self.refused += 1
+                return False
+            pair = self._pairs[place] = Pair()
+            self._tracks.columns["pairs"][place[0]] += 1
+        return pair.put(start_ms, end_ms, int(found.rank[row]), verdict, until_ms)
+
+    def _changes(self, changed: Mapping[tuple[int, int], Cause], now_ms: int) -> list[Change]:
+        changes: list[Change] = []
+        devices: dict[Device, Cause] = {}
+        for place, cause in changed.items():
+            track, number = place
+            rule, pair = self._rules[number], self._pairs[place]
+            for told in pair.update(rule, now_ms, self._cut_ms(track)):
+                changes += self._tell(rule, track, told, cause)
+            self._next_off_ms = min(self._next_off_ms, pair.deadline_ms(rule))
+            if pair.is_over:
+                del self._pairs[place]
+                self._tracks.columns["pairs"][track] -= 1
+            key = self._tracks.keys[track]
+            devices[key.tenant, key.device] = cause
+        if self._composed:
+            for device, cause in devices.items():
+                changes += self._compose(device, cause)
+        return changes
+
+    def _silent_off(self, takes: Bool, now_ms: int, offset: int) -> list[Change]:
+        self._next_off_ms = NEVER
+        changed: dict[tuple[int, int], Cause] = {}
+        for place, pair in self._pairs.items():
+            rule = self._rules[place[1]]
+            if takes[place[0]] and pair.pass_time(rule, now_ms):
+                self._touch(np.asarray([place[0]], np.int32), offset)
+                changed[place] = _silence(pair.kept.end_ms(), now_ms)
+            else:
+                self._next_off_ms = min(self._next_off_ms, pair.deadline_ms(rule))
+        return self._changes(changed, now_ms)
+
+    def _cut_ms(self, track: int) -> int:
+        window = self._tracks.keys[track].window
+        # Of a window that the settings have no more nothing is corrected.
+        return int(self._tracks.columns["end_ms"][track]) - self._keep_ms.get(window, 0)
+
+    def _tell(self, rule: WindowRule, track: int, told: Told, cause: Cause) -> list[Change]:
+        return [Change(rule, self._tracks.names(track), told, cause)] if rule.tells else []
+
+    # -- several rules on one device ------------------------------------------------------
+
+    def _compose(self, device: Device, cause: Cause) -> list[Change]:
+        changes: list[Change] = []
+        tracks = self._tracks.of_device[device]
+        for number, rule in enumerate(self._composed):
+            assert isinstance(rule.test, Composition)
+            before = self._told.get((number, device), [])
+            members = [self._members(tracks, name) for name in rule.test.members]
+            rows = compose(rule.test, [[what for what, _ in one] for one in members])
+            if not rows and not before:
+                continue
+            since_ms = max((since for one in members for _, since in one), default=0)
+            found = [
+                e for e in _fired(rule, rows) if e.resolved_ms is None or e.began_ms >= since_ms
+            ]
+            known_still = [o for o in before if o.state == FIRING or o.began_ms >= since_ms]
+            after, news = reconcile(known_still, found)
+            if after:
+                self._told[number, device] = after
+            else:
+                self._told.pop((number, device), None)
+            if rule.tells:
+                names = Names(device[0], self._tracks.sites[tracks[0]], device[1], EVERY_METRIC)
+                changes += [Change(rule, names, told, cause) for told in news]
+        return changes
+
+    def _members(self, tracks: Sequence[int], name: str) -> list[tuple[Known, int]]:
+        """Return what is known of a rule on the series of a device, and since when."""
+        number = self._number[name]
+        found: list[tuple[Known, int]] = []
+        for track in tracks:
+            if number not in self._tracks.rules_of(track):
+                continue
+            until_ms, cut_ms = int(self._tracks.columns["end_ms"][track]), self._cut_ms(track)
+            pair = self._pairs.get((track, number))
+            if pair is None:
+                found.append((known([], cut_ms, until_ms), cut_ms))
+                continue
+            base = pair.base
+            since_ms = cut_ms if base is None else min(cut_ms, base.began_ms)
+            found.append((known(pair.found, cut_ms, until_ms), since_ms))
+        return found
+
+    # -- state ----------------------------------------------------------------------------
+
+    def snapshot(self, shard: int) -> State:
+        """Return a shard's state, and mark it clean."""
+        self.dirty_since[shard] = NEVER
+        c = self._tracks.columns
+        tracks = np.flatnonzero(c["shard"] == shard)
+        local = {track: i for i, track in enumerate(tracks.tolist())}
+        absent = self._absences.columns
+        return {
+            "tracks": [[*self._tracks.keys[t], self._tracks.sites[t]] for t in tracks.tolist()],
+            "end_ms": c["end_ms"][tracks],
+            "seen_ms": c["seen_ms"][tracks],
+            "pairs": [
+                [local[track], self._rules[number].name, pair.state()]
+                for (track, number), pair in self._pairs.items()
+                if track in local
+            ],
+            "absent": [
+                [local[track], self._rules[number].name, absent_ms]
+                for track, number, absent_ms in zip(
+                    *(absent[name].tolist() for name in ("track", "rule", "absent_ms")), strict=True
+                )
+                if track in local
+            ],
+            "told": [
+                [self._composed[number].name, list(device), [asdict(one) for one in told]]
+                for (number, device), told in self._told.items()
+                if self._tracks.of_device[device][0] in local
+            ],
+        }
+
+    def restore(self, shard: int, stamp: int, state: State) -> None:
+        """Load a shard; what belongs to rules and windows that are gone is forgotten."""
+        tracks = []
+        for i, (*names, site) in enumerate(state["tracks"]):
+            key = Key(*names)
+            track = (
+                self._tracks.add(key, site, limited=False) if key.window in self._keep_ms else -1
+            )
+            tracks.append(track)
+            if track != NO_TRACK:
+                for name in ("end_ms", "seen_ms"):
+                    self._tracks.columns[name][track] = state[name][i]
+        for local, name, pair in state["pairs"]:
+            number, track = self._number.get(name), tracks[local]
+            if number is not None and track != NO_TRACK:
+                rule = self._rules[number]
+                found = self._pairs[track, number] = Pair.of(pair, rule)
+                self._tracks.columns["pairs"][track] += 1
+                self._next_off_ms = min(self._next_off_ms, found.deadline_ms(rule))
+        for local, name, absent_ms in state["absent"]:
+            number, track = self._number.get(name), tracks[local]
+            if number is not None and track != NO_TRACK and self._is_absence[number]:
+                self._absences.add(track, number, absent_ms)
+                self._watched.add(track)
+        composed = {rule.name: i for i, rule in enumerate(self._composed)}
+        for name, device, told in state["told"]:
+            if name in composed and tuple(device) in self._tracks.of_device:
+                self._told[composed[name], (device[0], device[1])] = [Told(**one) for one in told]
+        self.stamps[shard] = stamp
+
+
+def _fired(rule: WindowRule, rows: Sequence[tuple[int, int, int]]) -> list[Episode]:
+    over, now = episodes(rule.hold_ms, rule.resolve_ms, None, rows)
+    return [*over, *([now] if now is not None and now.fired_ms is not None else [])]
+
+
+def _cause(found: WindowResults, row: int, now_ms: int, value: float) -> Cause:
+    return Cause(
+        start_ms=int(found.start_ms[row]),
+        end_ms=int(found.end_ms[row]),
+        received_ms=int(found.last_received_ms[row]),
+        kafka_ms=int(found.kafka_ms[row]),
+        log_ms=now_ms,
+        value=value,
+    )
+
+
+def _silence(at_ms: int, now_ms: int) -> Cause:
+    return Cause(at_ms, at_ms, at_ms, at_ms, now_ms, float("nan"))

@@ -1,0 +1,230 @@
+"""200 faults while worker, alerts process and Kafka are killed, and receivers fail and hang."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections import Counter
+
+import orjson
+import pytest
+import uvicorn
+from aiokafka import AIOKafkaProducer
+from fastapi import FastAPI, Request, Response
+from standardwebhooks.webhooks import Webhook as Signer
+from standardwebhooks.webhooks import WebhookVerificationError
+
+from streams.alerts.secrets import new_secret
+from streams.core.placement import partition_of
+from streams.services.ports import free_port
+from streams.testing import frame
+from tests.waiting import eventually
+
+FAULTY, HEALTHY = 200, 20
+TICKS, TICK_MS, PAUSE_S = 120, 1_000, 0.25
+PARTITIONS = 4
+TOML = """
+[[windows]]
+name = "2s"
+size_ms = 2000
+horizon_ms = 3600000
+
+[[rules]]
+name = "hot"
+kind = "threshold"
+window = "2s"
+over = 90.0
+resolve_ms = 2000
+
+[worker]
+instance_id = "w1"
+
+[alerts]
+instance_id = "a1"
+retry_min_ms = 100
+retry_max_ms = 2000
+"""
+HOOK = """
+[[webhooks]]
+name = "{name}"
+url = "http://127.0.0.1:{port}/"
+secret_file = "{secret}"
+allow_private = true
+timeout_ms = 1000
+"""
+
+
+class Receiver:
+    """A receiver that keeps what it verified, and does to a request what a test says."""
+
+    def __init__(self, *secrets):
+        self.port, self.mode, self.got, self.keys = free_port(), "ok", [], Counter()
+        self._signers = [Signer(secret) for secret in secrets]
+        app = FastAPI()
+
+        @app.post("/")
+        async def take(request: Request) -> Response:
+            if self.mode == "hang":
+                await asyncio.sleep(3)
+            if self.mode != "ok":
+                return Response(status_code=503)
+            body = await request.body()
+            key = self._verified(body, dict(request.headers))
+            self.keys[key] += 1
+            self.got.append((request.headers["webhook-id"], orjson.loads(body)["data"]))
+            return Response(status_code=204)
+
+        config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="error")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+
+    def _verified(self, body, headers):
+        for number, signer in enumerate(self._signers):
+            try:
+                signer.verify(body, headers)
+            except WebhookVerificationError:
+                continue
+            return number
+        return None
+
+    def __enter__(self):
+        self._thread.start()
+        eventually(lambda: self._server.started)
+        return self
+
+    def __exit__(self, *_):
+        self._server.should_exit = True
+        self._thread.join()
+
+    def states(self):
+        """(device, state) -> how many different messages said so."""
+        once = {identity: (data["device"], data["state"]) for identity, data in self.got}
+        return Counter(once.values())
+
+
+def value_of(device, tick):
+    """A fault of four seconds, at a time of its own."""
+    kind, _, number = device.partition("-")
+    begins = 5 + int(number) % 80
+    return 99.0 if kind == "faulty" and begins <= tick < begins + 4 else 20.0
+
+
+async def publish(kafka, begin_ms, happen, revive):
+    names = [f"faulty-{i}" for i in range(FAULTY)] + [f"healthy-{i}" for i in range(HEALTHY)]
+    places = {name: partition_of("default", name, PARTITIONS) for name in names}
+    producer = AIOKafkaProducer(
+        bootstrap_servers=kafka, enable_idempotence=True, request_timeout_ms=60_000
+    )
+    await producer.start()
+    try:
+        for tick in range(TICKS):
+            if tick in happen:
+                await asyncio.to_thread(happen[tick])
+            revive()
+            await send(
+                producer,
+                [
+                    (places[name], name, begin_ms + tick * TICK_MS, value_of(name, tick))
+                    for name in names
+                ],
+            )
+            await asyncio.sleep(PAUSE_S)
+    finally:
+        await producer.stop()
+
+
+async def send(producer, rows):
+    sent = []
+    for partition in {row[0] for row in rows}:
+        made = frame(
+            *(
+                {"device": device, "metric": "celsius", "t_ms": t_ms, "value": value}
+                for place, device, t_ms, value in rows
+                if place == partition
+            )
+        )
+        sent.append(await producer.send("readings", made, partition=partition))
+    await asyncio.gather(*sent)
+
+
+async def correct(kafka, device, begin_ms):
+    """Send cold readings into every window of a device's fault: none of them was hot."""
+    begins = 5 + int(device.partition("-")[2]) % 80
+    rows = [
+        (partition_of("default", device, PARTITIONS), device, begin_ms + t_ms, 0.0)
+        for t_ms in range((begins - 2) * TICK_MS + 1, (begins + 6) * TICK_MS, 100)
+    ]
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        await send(producer, rows)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_each_fault_fires_once_and_resolves_once_whatever_is_killed(
+    own_servers, processes, tmp_path
+):
+    old, new = new_secret(), new_secret()
+    secret = tmp_path / "secret"
+    secret.write_text(old)
+    kafka = own_servers.addresses["kafka"]
+    with Receiver(old, new) as steady, Receiver(old, new) as flaky:
+        hooks = [
+            HOOK.format(name=name, port=one.port, secret=secret)
+            for name, one in (("steady", steady), ("flaky", flaky))
+        ]
+        config = tmp_path / "headwater.toml"
+        config.write_text(TOML + "".join(hooks))
+        env = own_servers.env(tmp_path, HEADWATER_CONFIG=str(config))
+        children = {name: processes(name, env=env) for name in ("worker", "alerts")}
+
+        def kill(name):
+            children[name].kill()
+            children[name].wait()
+            children[name] = processes(name, env=env)
+
+        def kill_kafka():
+            os.kill(own_servers.pid("kafka"), signal.SIGKILL)
+            own_servers.stop("kafka")  # It is dead; this waits until it is gone.
+            own_servers.start("kafka")
+
+        def revive():
+            """What a process that lost Kafka ends with, a supervisor starts again."""
+            for name, child in children.items():
+                if child.poll() is not None:
+                    children[name] = processes(name, env=env)
+            return True
+
+        def turn(mode):
+            flaky.mode = mode
+
+        happen = {
+            8: lambda: turn("fail"),
+            20: lambda: kill("worker"),
+            30: lambda: turn("hang"),
+            45: lambda: kill("alerts"),
+            55: lambda: secret.write_text(f"{new}\n{old}\n"),
+            60: lambda: turn("ok"),
+            70: kill_kafka,
+            85: lambda: (kill("worker"), kill("alerts")),
+            95: lambda: secret.write_text(f"{new}\n"),
+        }
+        begin_ms = (int(time.time() * 1000) - 250_000) // 2_000 * 2_000
+        asyncio.run(publish(kafka, begin_ms, happen, revive))
+        wanted = Counter(
+            {(f"faulty-{i}", state): 1 for i in range(FAULTY) for state in ("firing", "resolved")}
+        )
+        for receiver in (steady, flaky):
+            eventually(
+                lambda receiver=receiver: revive() and receiver.states() == wanted,
+                within_s=120,
+                every_s=0.5,
+                what="each fault fires once and resolves once",
+            )
+        asyncio.run(correct(kafka, "faulty-3", begin_ms))
+        wanted["faulty-3", "retracted"] = 1
+        for receiver in (steady, flaky):
+            eventually(lambda receiver=receiver: receiver.states() == wanted, within_s=60)
+            assert set(receiver.keys) == {0, 1}
