@@ -292,7 +292,7 @@ class Registry:
         if known < len(self.metrics):
             more = [[d.applies_to(m) for d in self._definitions] for m in self.metrics[known:]]
             width = len(self._definitions)
-            added = np.asarray(more, np.bool_).reshape(-1, width)
+            added = np.asarray(more, np.bool_).reshape(len(more), width)
             self._members = np.concatenate([self._members, added])
         applies: Bool = self._members[self.series["metric"][series]]
         return applies

@@ -148,6 +148,15 @@ def test_a_poison_record_costs_only_itself():
     assert windows(driver) == {("d0", "x", 0): (0, 1, (1.0).hex(), "nan")}
 
 
+def test_without_windows_readings_are_judged_all_the_same():
+    driver = Driver(make_readings(SETTINGS.model_copy(update={"windows": []})))
+    driver.send(frame([(0, 10, 1.0), (1, 20, 2.0)]), at_ms=1)
+    driver.send(frame([(0, 10, 1.0)]), at_ms=2)
+    driver.tick(at_ms=9_000)
+    devices = driver.logic.engine.registry.devices
+    assert (devices["accepted"].sum(), devices["duplicate"].sum()) == (2, 1)
+
+
 def test_a_clock_a_year_ahead_is_quarantined_with_the_reading_itself():
     driver = Driver(make_readings(SETTINGS))
     driver.send(frame([(0, 31_536_000_000, 1.0)]), at_ms=1)
