@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from models.core.catalogue import detectors
 from models.core.ensemble import EnsembleParams
 from streams.agents.detectors import detector_of
+from streams.agents.readings import make_readings
+from streams.settings import Settings
 from streams.settings.sections import Detection
-from streams.testing import check_detector
+from streams.testing import Driver, check_detector, frame
 
 PARAMS = EnsembleParams(half_life=32, warmup=4, min_spread=1e-9)
 ALL = sorted(detectors())
@@ -120,3 +122,28 @@ def test_the_worker_has_it_under_its_name(name):
     made = detector_of(Detection(detector=name))
     assert made.name.startswith(f"{name}/")
     check_detector(lambda: detector_of(Detection(detector=name, half_life=32, warmup=4)))
+
+
+def test_a_worker_that_crashes_tells_the_same_anomalies():
+    worker = Settings(detection=Detection(detector="ensemble", emit_score=2.0))
+    rng = np.random.default_rng(8)
+    value = np.where(rng.random(600) < 0.01, 40.0, rng.normal(20.0, 1.0, 600))
+    rows = [
+        {"device": f"d-{i % 3}", "metric": "m", "t_ms": 1_700_000_000_000 + i * 20_000, "value": v}
+        for i, v in enumerate(value.tolist())
+    ]
+
+    def play(crashes):
+        driver = Driver(make_readings(worker))
+        for k in range(0, 600, 50):
+            driver.send(frame(*rows[k : k + 50]), at_ms=rows[k + 49]["t_ms"])
+            if k == 250:
+                driver.checkpoint()
+            if k == 350 and crashes:
+                driver.crash()
+                driver.run()
+        return {(row["t_ms"], row["device"]): row["score"] for row in driver.rows("anomalies")}
+
+    undisturbed = play(crashes=False)
+    assert undisturbed
+    assert play(crashes=True) == undisturbed
