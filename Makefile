@@ -39,7 +39,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/python -m benchmarks $(NAME)
+	$(BIN)/python -m benchmarks $(NAME) $(if $(DATA),--data $(DATA))
 
 docs: setup
 	$(BIN)/mkdocs build --strict

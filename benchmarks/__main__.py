@@ -29,6 +29,7 @@ def main(
     runs: Annotated[int, typer.Option(help="Runs of which the median counts")] = 3,
     only: Annotated[list[str] | None, typer.Option(help="Parts of a benchmark; repeat it")] = None,
     input: Annotated[Path | None, typer.Option(help="Readings to use, CSV or Parquet")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of labelled files")] = None,
     history: Annotated[Path | None, typer.Option(help="File for every single run")] = None,
     readings: Annotated[int, typer.Option(help="Length of a soak")] = 50_000_000,
     json: Annotated[bool, typer.Option("--json")] = False,
@@ -38,7 +39,8 @@ def main(
     A benchmark is given those of the options that it has.
     """
     given: dict[str, Any] = {"seconds": seconds, "rate": rate, "seed": seed, "runs": runs}
-    given |= {"only": only or (), "input": input, "history": history, "readings": readings}
+    given |= {"only": only or (), "input": input, "data": data, "history": history}
+    given["readings"] = readings
     known = names()
     if name is not None and name not in known:
         raise typer.BadParameter(f"no benchmark {name!r}; there are {', '.join(known)}")

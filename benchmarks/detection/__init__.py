@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import Measure
+from models.core.catalogue import Detector, detectors
+from models.core.ensemble import Ensemble, EnsembleParams
 from models.core.robust import RobustLevel, RobustParams
 from streams.settings import Settings
 from streams.sim.nab import FOLDER, MACHINES, labelled_windows, read_csv
@@ -29,13 +31,17 @@ def run(*, seconds: float, rate: float, seed: int) -> list[Measure]:
     bound = settings.rules[0].score_over
     labels = labelled_windows()
     rng = np.random.default_rng(seed)
-    tally = {name: np.zeros(2, np.int64) for name in ("detector", "z-score", "random")}
+    tally = {name: np.zeros(2, np.int64) for name in ("detector", "ensemble", "z-score", "random")}
     readings = windows = 0
     for file, key in MACHINES.items():
         points = read_csv(FOLDER / file)
         t_ms = np.asarray([p.t_ms for p in points])
         value = np.asarray([p.value for p in points])
-        alarms = {"detector": _detector(value) >= bound, "z-score": _z_score(value) >= bound}
+        alarms = {
+            "detector": _detector(value) >= bound,
+            "ensemble": _ensemble(t_ms, value) >= bound,
+            "z-score": _z_score(value) >= bound,
+        }
         share = alarms["detector"].mean()
         alarms["random"] = rng.random(len(value)) < share
         for name, over in alarms.items():
@@ -62,6 +68,13 @@ def _detector(value: Float64) -> Float64:
     detector = RobustLevel(_params())
     detector.grow(1)
     return detector.score(np.zeros(len(value), np.int32), value)[0]
+
+
+def _ensemble(t_ms: NDArray[np.int64], value: Float64) -> Float64:
+    d = Settings().detection
+    detector = Ensemble(EnsembleParams(d.half_life, d.warmup, d.min_spread))
+    detector.grow(1)
+    return detector.score(np.zeros(len(value), np.int32), t_ms, value)[0]
 
 
 def _z_score(value: Float64) -> Float64:
@@ -91,18 +104,25 @@ def _cost() -> list[Measure]:
     """Return the time per reading of one call, beside the same done row by row."""
     value = np.random.default_rng(1).normal(size=_ROWS)
     found = []
-    for series in (_ROWS, 100):
-        codes = (np.arange(_ROWS) % series).astype(np.int32)
-        columns = _timed(_fresh(series).score, [(codes, value)] * 10) / 10
-        single = [(codes[i : i + 1], value[i : i + 1]) for i in range(_FEW)]
-        rows = _timed(_fresh(series).score, single) * _ROWS / _FEW
-        found.append(Measure(f"{series:,} series: per reading", columns / _ROWS * 1e9, "ns"))
-        found.append(Measure(f"{series:,} series: row by row / batch", rows / columns, "times"))
+    for name in ("robust-level", "ensemble"):
+        for series in (_ROWS, 100):
+            codes = (np.arange(_ROWS) % series).astype(np.int32)
+            t_ms = np.arange(_ROWS) // series * 60_000
+            columns = _timed(_fresh(name, series).score, [(codes, t_ms, value)] * 10) / 10
+            rows = [slice(i, i + 1) for i in range(_FEW)]
+            single = [(codes[row], t_ms[row], value[row]) for row in rows]
+            alone = _timed(_fresh(name, series).score, single) / _FEW
+            label = f"{name}, {series:,} series"
+            found.append(Measure(f"{label}: per reading", columns / _ROWS * 1e9, "ns"))
+            found.append(Measure(f"{label}: a single reading", alone * 1e6, "µs"))
+        held = _fresh(name, 64).state().values()
+        found.append(Measure(f"{name}: state", sum(v.nbytes for v in held) / 64, "bytes a series"))
     return found
 
 
-def _fresh(series: int) -> RobustLevel:
-    detector = RobustLevel(_params())
+def _fresh(name: str, series: int) -> Detector:
+    d = Settings().detection
+    detector = detectors()[name](EnsembleParams(d.half_life, d.warmup, d.min_spread))
     detector.grow(series)
     return detector
 

@@ -15,12 +15,13 @@ reading, four numbers of state per series.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.core.rounds import rounds
 
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
@@ -126,20 +127,3 @@ class RobustLevel:
         narrower = np.maximum(_TAIL_MIN, tail * (1.0 - _TAIL_STEP * (1.0 - _TAIL_P) / _TAIL_P))
         moved = np.where(strange > tail, tail * (1.0 + _TAIL_STEP), narrower)
         self._tail[s] = np.where(seen < 2 * _SETTLING, tail, moved)
-
-
-def rounds(series: Int32) -> Iterator[NDArray[np.int64]]:
-    """Split rows so that each part holds a series at most once, in order of arrival."""
-    if not len(series):
-        return
-    order = np.argsort(series, kind="stable")
-    s = series[order]
-    first = np.empty(len(s), np.bool_)
-    first[0] = True
-    np.not_equal(s[1:], s[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
-    rank = np.arange(len(s)) - np.repeat(starts, np.diff(np.append(starts, len(s))))
-    by_rank = np.argsort(rank, kind="stable")
-    ends = np.cumsum(np.bincount(rank))
-    for part in np.split(by_rank, ends[:-1]):
-        yield np.sort(order[part])

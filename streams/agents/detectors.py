@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.core.ensemble import Ensemble, EnsembleParams
 from models.core.robust import SCORE_MAX, RobustLevel, RobustParams
 from streams.core.readings import Float64, Int32, Int64
 from streams.errors import SettingsError
@@ -66,13 +67,32 @@ class _RobustLevel:
 
 
 def robust_level(settings: Detection) -> Detector:
-    """Return our detector.
+    """Return our small detector.
 
     :raises SettingsError: if options are given: it has none.
     """
-    if settings.options:
-        raise SettingsError("detection.options: robust-level has none; its settings are beside it")
+    _has_no_options(settings, "robust-level")
     return _RobustLevel(RobustParams(settings.half_life, settings.warmup, settings.min_spread))
+
+
+class _Ensemble(Ensemble):
+    """:class:`models.core.ensemble.Ensemble`, under its name."""
+
+    name = Ensemble.NAME
+
+
+def ensemble(settings: Detection) -> Detector:
+    """Return our detector of many kinds of fault, with seasons.
+
+    :raises SettingsError: if options are given: it has none.
+    """
+    _has_no_options(settings, "ensemble")
+    return _Ensemble(EnsembleParams(settings.half_life, settings.warmup, settings.min_spread))
+
+
+def _has_no_options(settings: Detection, name: str) -> None:
+    if settings.options:
+        raise SettingsError(f"detection.options: {name} has none; its settings are beside it")
 
 
 class _Checked:

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     """Address of InfluxDB."""
     lake: Path = Path(".headwater/lake")
     """Folder of the Delta tables."""
+    models: Path = Path(".headwater/models")
+    """Folder of trained models, which ``headwater train`` fills."""
     state: Path = Path(".headwater")
     """Where local servers and small files of this clone live."""
 

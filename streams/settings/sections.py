@@ -238,7 +238,8 @@ class Detection(Section):
     min_spread: Annotated[float, Field(ge=0)] = 1e-9
     """Least spread of a series, in its own unit; keeps a flat series from alarming at noise."""
     detector: Name = "robust-level"
-    """Ours, or one that a package adds under ``headwater.detectors``. Another one learns anew."""
+    """``robust-level`` or ``ensemble`` (docs/detection.md), or one that a package adds under
+    ``headwater.detectors``. Another one learns anew."""
     options: dict[str, Option] = {}
     """For a detector of another package, as its page says."""
 

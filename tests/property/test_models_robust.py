@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.core.robust import SCORE_MAX, RobustLevel, RobustParams, rounds
+from models.core.robust import SCORE_MAX, RobustLevel, RobustParams
+from models.core.rounds import rounds
 
 PARAMS = RobustParams(half_life=32, warmup=4, min_spread=1e-9)
 values = st.floats(-1e12, 1e12, allow_subnormal=False)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from models.core.robust import rounds
+from models.core.rounds import rounds
 from streams.errors import SettingsError
 from streams.settings import Detection
 

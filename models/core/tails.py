@@ -1,0 +1,110 @@
+"""Tail probabilities that a series' own past teaches: peaks over a threshold.
+
+Of every statistic the series keeps the value ``u`` that it exceeds two times in a hundred, by a
+stochastic approximation of the quantile (Robbins and Monro 1951), and mean and mean square of
+what lay beyond, from which follows a generalised Pareto distribution by the method of moments
+(Hosking and Wallis 1987). A reading beyond ``u`` has the probability that this tail gives it, as
+in SPOT (Siffer et al., KDD 2017); below ``u`` the surprise runs straight from nothing, as nobody
+is alerted by what happens twice in a hundred readings.
+
+Works for statistics of any scale and shape, after a few hundred readings. A new series has the
+tail that is usual for its kind of statistic, and what it shows itself counts more and more. Does
+not know the future: a probability of one in a million, after ten thousand readings, is an
+extrapolation. Cost: four numbers per statistic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+CELLS = 4
+"""Rows of state per statistic: threshold, mean and mean square of the excess, how many."""
+_SHARE = 0.02
+"""How often a statistic is beyond its threshold."""
+SURPRISE_AT_THRESHOLD = float(-np.log(_SHARE))
+_STEP = 1.0
+_MEMORY = 8_000.0
+"""Readings over which the threshold follows."""
+_EXCESS_MEMORY = 200.0
+"""Excesses over which the tail follows."""
+_EXCESS_MAX = 30.0
+"""An excess counts as at most so many thresholds, so that one reading is not the whole tail."""
+_PRIOR_WEIGHT = 20.0
+"""A new tail counts as so many excesses of the mean that is usual for its statistic ..."""
+_PRIOR_SQUARE = 2.4
+"""... and of this mean square over squared mean: heavier than an exponential's 2."""
+_SHAPE_MIN, _SHAPE_MAX = -0.05, 0.45
+_SHAPE_LEAST = 1e-3
+"""A shape nearer to 0 counts as this: the formula divides by it."""
+_LEFT_MIN = 0.05
+"""Beyond the end of a bounded tail a reading counts as this much within it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """What is usual for *k* statistics: the least threshold ``floor``, the mean ``excess`` beyond
+    it, every which reading counts as a new one (``stride``), as a statistic that moves slowly says
+    the same thing many times, and the share by which one of them may move the threshold (``pace``).
+    float64[k, 1] each."""
+
+    floor: Float64
+    excess: Float64
+    stride: Float64
+    pace: Float64
+
+
+def fresh(priors: Priors, series: int) -> Float64:
+    """Return the state of statistics that have seen nothing: float64[CELLS * k, series]."""
+    cells = np.zeros((CELLS, len(priors.floor), series))
+    cells[0] = priors.floor
+    return cells.reshape(-1, series)
+
+
+def surprise(cells: Float64, statistic: Float64, priors: Priors) -> Float64:
+    """Return how improbable statistics are, as the negative natural logarithm.
+
+    :param cells: float64[CELLS, k, n]. :param statistic: float64[k, n], 0 or more.
+    :returns: float64[k, n], 0 or more.
+    """
+    u, mean, square, seen = cells
+    weight = seen + _PRIOR_WEIGHT
+    usual = priors.excess * (u / priors.floor)
+    mean = (mean * seen + _PRIOR_WEIGHT * usual) / weight
+    square = (square * seen + (_PRIOR_SQUARE * _PRIOR_WEIGHT) * usual * usual) / weight
+    ratio = mean * mean
+    ratio = ratio / np.maximum(square - ratio, 1e-12 * ratio)
+    shape = np.clip(0.5 * (1.0 - ratio), _SHAPE_MIN, _SHAPE_MAX)
+    shape = np.where(np.abs(shape) < _SHAPE_LEAST, _SHAPE_LEAST, shape)
+    beyond = np.maximum(statistic - u, 0.0) / (mean * (1.0 - shape))
+    body = SURPRISE_AT_THRESHOLD * np.minimum(statistic / u, 1.0)
+    found: Float64 = body + np.log(np.maximum(1.0 + shape * beyond, _LEFT_MIN)) / shape
+    return found
+
+
+def learn(cells: Float64, statistic: Float64, priors: Priors, count: Float64, speaks: Bool) -> None:
+    """Take statistics into the tails, in place.
+
+    :param cells: float64[CELLS, k, n]. :param count: float64[n], readings learnt before.
+    :param speaks: bool[k, n], which are to be learnt.
+    """
+    u, mean, square, seen = cells
+    due = speaks & (np.remainder(count, priors.stride) == 0.0)
+    met = count / priors.stride
+    rate = np.maximum(1.0 / _MEMORY, 1.0 / (met + 8.0)) * (_STEP / _SHARE)
+    step = np.minimum(rate, priors.pace)
+    over = statistic > u
+    factor = np.where(over, 1.0 + step * (1.0 - _SHARE), 1.0 - step * _SHARE)
+    excess = np.minimum(statistic - u, _EXCESS_MAX * u)
+    over &= due
+    seen += over
+    share = over / np.maximum(np.minimum(seen, _EXCESS_MEMORY), 1.0)
+    mean += share * (excess - mean)
+    square += share * (excess * excess - square)
+    np.minimum(seen, _EXCESS_MEMORY, out=seen)
+    np.maximum(np.where(due, u * factor, u), priors.floor, out=u)

@@ -1,0 +1,158 @@
+"""``headwater models``: versions, champion and challenger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+models = typer.Typer(help="Trained models: champion, challenger, versions.", no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="JSON")]
+Name = Annotated[str, typer.Argument(help="Name of the model")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.add_typer(models, name="models")
+
+
+@models.command("list")
+def list_models(json: Json = False) -> None:
+    """Show all models.
+
+    Example: headwater models list
+    """
+    from dataclasses import asdict
+
+    import orjson
+    from rich.console import Console
+    from rich.table import Table
+
+    entries = _do(lambda registry: registry.entries())
+    if json:
+        held = {name: asdict(entry) for name, entry in entries.items()}
+        print(orjson.dumps(held, option=orjson.OPT_NON_STR_KEYS).decode())
+        return
+    table = Table("model", "versions", "champion", "challenger")
+    for name, entry in entries.items():
+        table.add_row(
+            name, str(len(entry.versions)), str(entry.champion), str(entry.challenger or "")
+        )
+    Console().print(table)
+
+
+@models.command()
+def show(
+    name: Name,
+    version: Annotated[int | None, typer.Option(help="Default: the champion")] = None,
+    json: Json = False,
+) -> None:
+    """Show the card of a version, after its files were checked.
+
+    Example: headwater models show press --version 2
+    """
+    from dataclasses import asdict
+
+    import orjson
+    from rich.console import Console
+    from rich.table import Table
+
+    def read(registry: Any) -> Any:
+        stored = registry.load(name, version)
+        stored.model()
+        stored.scorer()
+        return stored.card
+
+    card = _do(read)
+    if json:
+        print(orjson.dumps(asdict(card)).decode())
+        return
+    table = Table("", name)
+    for key, value in asdict(card).items():
+        if key != "parts":
+            table.add_row(key, str(value))
+    Console().print(table)
+
+
+@models.command()
+def compare(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet with the model's features")],
+    json: Json = False,
+) -> None:
+    """Score rows with champion and challenger, and say how they differ.
+
+    Example: headwater models compare press last-week.parquet
+    """
+    from dataclasses import asdict
+
+    import orjson
+    from rich.console import Console
+    from rich.table import Table
+
+    from models.registry import compare as judge
+    from models.registry import drift
+    from streams.errors import HeadwaterError
+    from streams.training_data import from_file
+
+    def play(registry: Any) -> dict[str, Any]:
+        entry = registry.entry(name)
+        if not entry.challenger:
+            raise HeadwaterError(f"{name} has no challenger: headwater train, or models challenge")
+        both = registry.load(name), registry.load(name, entry.challenger)
+        rows = from_file(file, both[0].card.features).rows
+        found = asdict(judge(*both, rows))
+        return found | {"outside_training": drift(both[0].card, rows)}
+
+    found = _do(play)
+    if json:
+        print(orjson.dumps(found).decode())
+        return
+    table = Table("", f"{name} on {file.name}")
+    for key, value in found.items():
+        table.add_row(key.replace("_", " "), str(value))
+    Console().print(table)
+
+
+@models.command()
+def challenge(name: Name, version: Annotated[int, typer.Argument(help="Version")]) -> None:
+    """Make a version the challenger.
+
+    Example: headwater models challenge press 3
+    """
+    _do(lambda registry: registry.challenge(name, version))
+    print(f"{name}: version {version} is the challenger")
+
+
+@models.command()
+def promote(name: Name) -> None:
+    """Make the challenger the champion.
+
+    Example: headwater models promote press
+    """
+    version = _do(lambda registry: registry.promote(name))
+    print(f"{name}: version {version} is the champion")
+
+
+@models.command()
+def rollback(name: Name) -> None:
+    """Make the champion before this one champion again.
+
+    Example: headwater models rollback press
+    """
+    version = _do(lambda registry: registry.roll_back(name))
+    print(f"{name}: version {version} is the champion")
+
+
+def _do(what: Any) -> Any:
+    """Do something with the registry of the settings; its errors are ours."""
+    from models.errors import ModelError
+    from models.registry import Registry
+    from streams.errors import HeadwaterError
+    from streams.settings import load
+
+    try:
+        return what(Registry(load().models))
+    except ModelError as error:
+        raise HeadwaterError(str(error)) from error

@@ -1,0 +1,96 @@
+"""The ensemble, fault by fault: what it finds, what it leaves alone, and in which words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.core.ensemble import Ensemble, EnsembleParams
+
+MINUTE = 60_000
+DAY = 288  # readings, one in five minutes
+START_MS = 1_704_067_200_000  # Monday, 2024-01-01 00:00 UTC
+
+
+def examine(value, t_ms=None):
+    detector = Ensemble(EnsembleParams())
+    detector.grow(1)
+    times = START_MS + np.arange(len(value)) * MINUTE if t_ms is None else t_ms
+    return detector.examine(np.zeros(len(value), np.int32), times, np.asarray(value, float))
+
+
+def noise(n, seed=3):
+    return np.random.default_rng(seed).normal(20.0, 0.5, n)
+
+
+def test_a_spike_is_found_and_named_at_once():
+    value = noise(3_000)
+    value[2_500] = 28.0
+    found = examine(value)
+    assert found.score[2_500] > 5
+    assert np.delete(found.score, 2_500)[64:].max() < 5
+    assert "28 is far from the readings just before" in found.why(2_500)
+    assert "above the usual 20" in found.why(2_500)
+    assert "outside of all before" in found.why(2_500)
+
+
+def test_what_is_usual_at_noon_is_strange_at_night():
+    row = np.arange(10 * DAY)
+    rng = np.random.default_rng(4)
+    value = np.where(row * 5 // 60 % 24 == 14, 60.0, 20.0) + rng.normal(0, 0.5, len(row))
+    night = 9 * DAY + 3 * 12
+    value[night] = 60.0
+    found = examine(value, START_MS + row * 5 * MINUTE)
+    assert found.score[night] > 5
+    assert "40" in found.why(night)
+    assert "for Wednesday 03:00 UTC" in found.why(night)
+    noon = slice(8 * DAY + 14 * 12, 8 * DAY + 15 * 12)
+    assert found.score[noon].max() < 5
+
+
+def test_a_frozen_sensor_is_found_within_an_hour():
+    value = noise(3_000)
+    value[2_500:2_560] = value[2_500]
+    found = examine(value)
+    assert found.score[2_500:2_560].max() > 4
+    said = [found.why(at) for at in np.flatnonzero(found.score[2_500:2_560] > 4) + 2_500]
+    assert all("quieter than usual" in words or "exactly" in words for words in said)
+
+
+def test_missing_data_are_told_at_the_first_reading_after_them():
+    t_ms = START_MS + np.arange(3_000) * MINUTE
+    t_ms[2_000:] += 90 * MINUTE
+    found = examine(noise(3_000), t_ms)
+    assert found.score[2_000] > 5
+    assert found.why(2_000) == "silent for 91 min, usually 60 s"
+
+
+def test_another_unit_is_told_and_then_accepted():
+    celsius = noise(6_000)
+    value = np.where(np.arange(6_000) < 3_000, celsius, celsius * 1.8 + 32.0)
+    score = examine(value).score
+    assert score[3_000] > 5
+    episodes = np.flatnonzero(np.diff((score[3_000:] >= 5).astype(int)) == 1)
+    assert len(episodes) <= 2
+    assert score[3_600:].max() < 5
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.full(2_000, 7.0),
+        np.tile([0.0, 1.0], 1_000),
+        np.repeat(np.random.default_rng(2).integers(0, 2, 400), 5),
+    ],
+    ids=["constant", "two values in turn", "two values at random"],
+)
+def test_series_of_few_values_do_not_flood(value):
+    assert (examine(value).score >= 5).sum() <= 1
+
+
+def test_a_shift_is_said_with_the_time_since_when():
+    value = noise(3_000)
+    value[2_500:] += 4.0
+    found = examine(value)
+    assert found.score[2_500:2_510].max() > 5
+    assert "level shift up since 18:" in found.why(2_530)
