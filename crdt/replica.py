@@ -13,14 +13,17 @@ from hashlib import sha256
 
 from pycrdt import Doc, Map, TransactionEvent
 
-from crdt.core.cells import Cell, decode
+from crdt.core.cell_codec import decode
+from crdt.core.cells import Cell
+from crdt.core.edits import Operation, Stamp
 from crdt.core.errors import WireError
 from crdt.core.hlc import ZERO, Hlc, adopt, next_stamp
 from crdt.core.ledger import Conflict, decode_conflict
+from crdt.core.limits import Limits
 from crdt.core.messages import Message
-from crdt.core.policies import Policies
+from crdt.core.policies import TRUST_ALL, Policies
 from crdt.core.sync import Outbox
-from crdt.core.twin import Change, Limits, Twin
+from crdt.core.twin import Change, Twin
 from crdt.core.values import Value
 
 _CELLS, _LEDGER = "cells", "ledger"
@@ -34,7 +37,7 @@ class Reading:
     policies: Policies = field(default_factory=Policies)
     limits: Limits = field(default_factory=Limits)
     skew_ms: int = _SKEW_MS
-    """Clocks of others further ahead than this are not adopted."""
+    """Clocks of others further ahead than this are not adopted, and lose against others."""
 
 
 class Replica:
@@ -52,7 +55,7 @@ class Replica:
         :param incarnation: name of this life, also the actor of its own edits.
         :param updates: updates of the Doc that an earlier life stored.
         :param clock: wall time in ms, against which the clocks of others are judged before they
-            are adopted; without one none is.
+            are adopted or win; without one none is adopted, and all may win.
         :raises WireError: if the stored updates are damaged.
         """
         self._incarnation = incarnation
@@ -64,6 +67,7 @@ class Replica:
         self._outbox = Outbox()
         self._origin = ""
         self._made: list[bytes] = []
+        self._ahead: list[str] = []
         self._digest: bytes | None = None
         self._doc = _doc_of(updates, client_id_of(incarnation))
         cells, ledger = _contents(self._doc)
@@ -128,6 +132,7 @@ class Replica:
         cap = self.reading.limits.max_value_bytes
         cells = [decode(name, data, cap) for name, data in (*fresh, *message.cells)]
         entries = self._entries(fresh_ledger)
+        self._check_room(cells)
         self._origin = origin
         try:
             for update in message.updates:
@@ -135,9 +140,14 @@ class Replica:
         finally:
             self._origin = ""
         change = self._merge(cells, entries)
+        self._ahead += change.ahead
         self._carry()
         self._adopt(cells)
         return change
+
+    def trusted_until_ms(self) -> int:
+        """Return the time beyond which the clock of a writer is not believed."""
+        return TRUST_ALL if self._clock is None else self._clock() + self.reading.skew_ms
 
     # -- what its owner needs -----------------------------------------------------------------
 
@@ -145,19 +155,25 @@ class Replica:
         self,
         sets: Mapping[str, Value],
         deletes: Iterable[str],
+        operations: Iterable[Operation] = (),
         *,
         now_ms: int,
         counter: int | None = None,
+        carries: bool = False,
     ) -> Change:
         """Make a local edit that has seen everything here.
 
         :param now_ms: wall time. With *counter* given it is the cells' clock as it stands.
         :param counter: the actor's counter where something else numbers its edits.
+        :param carries: whether parts of counters and sets of this replica's ended lives are taken
+            along: only where all that they wrote is known here.
         :raises EditError: if the edit cannot be made; nothing of it was.
         """
         hlc = next_stamp(self.hlc, now_ms) if counter is None else Hlc(now_ms, 0)
         number = self.counter + 1 if counter is None else counter
-        cells = self.twin.edit(sets, deletes, actor=self._incarnation, counter=number, hlc=hlc)
+        stamp = Stamp(self._incarnation, number, hlc, carries)
+        policies = self.reading.policies
+        cells = self.twin.edit(sets, deletes, operations, stamp=stamp, policies=policies)
         self.hlc, self.counter = max(self.hlc, hlc), number
         change = self._merge(cells, {})
         self._carry()
@@ -172,6 +188,11 @@ class Replica:
         made, self._made = self._made, []
         return made
 
+    def ahead(self) -> tuple[str, ...]:
+        """Return the cells merged since the last call whose writer's clock was not believed."""
+        found, self._ahead = tuple(self._ahead), []
+        return found
+
     def resume(self, outbox: Outbox, counter: int, hlc: Hlc) -> None:
         """Go on in a stored life, where whoever stored it goes on with the very same state."""
         self._outbox, self.counter, self.hlc = outbox, counter, hlc
@@ -180,9 +201,27 @@ class Replica:
         cap = self.reading.limits.max_value_bytes
         return {key: decode_conflict(key, data, cap) for key, data in ledger.items()}
 
+    def _check_room(self, cells: Iterable[Cell]) -> None:
+        """Refuse what would leave more fields, or writers of a field, than is declared."""
+        limits, known = self.reading.limits, self.twin.fields
+        actors: dict[str, set[str]] = {}
+        for cell in cells:
+            actors.setdefault(cell.path, set(known.get(cell.path, ()))).add(cell.actor)
+        fields = len(known.keys() | actors.keys())
+        if fields > max(limits.max_merged_fields, len(known)):
+            raise WireError(
+                "too-many-fields", f"{fields} fields; at most {limits.max_merged_fields} are merged"
+            )
+        for path, names in actors.items():
+            if len(names) > max(limits.max_actors, len(known.get(path, ()))):
+                raise WireError(
+                    "too-many-actors",
+                    f"{path}: {len(names)} writers; twins.max_actors = {limits.max_actors}",
+                )
+
     def _merge(self, cells: Sequence[Cell], ledger: Mapping[str, Conflict]) -> Change:
         self._digest = None
-        return self.twin.merge(cells, ledger, self.reading.policies)
+        return self.twin.merge(cells, ledger, self.reading.policies, self.trusted_until_ms())
 
     def _adopt(self, cells: Iterable[Cell]) -> None:
         if self._clock is None:

@@ -10,8 +10,8 @@ from fastapi import FastAPI, HTTPException, Request
 from crdt.core.errors import EditError
 from crdt.log import LogError
 from edge.node import EdgeNode
+from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_http import body_of, refusal, unknown
-from streams.adapters.twin_records import parse_edit
 from streams.ops import ops_app
 
 
@@ -43,8 +43,8 @@ def edge_app(node: EdgeNode, link_state: Callable[[], str], identity: dict[str, 
     @app.patch("/v1/devices/{device}/twin")
     async def edit(device: str, request: Request) -> dict[str, Any]:
         try:
-            sets, deletes = parse_edit(await body_of(request))
-            node.edit(device, sets, deletes)
+            asked = parse_edit(await body_of(request), node.policies)
+            node.edit(device, asked.sets, asked.deletes, asked.operations)
         except EditError as error:
             raise refusal(error) from error
         except LogError as error:

@@ -12,8 +12,10 @@ from typing import Any
 
 from prometheus_client import Counter
 
+from crdt.core.edits import Operation
 from crdt.core.errors import EditError, WireError
 from crdt.core.messages import MAX_BATCH, Message, decode_batch, decode_message, encode_batch
+from crdt.core.policies import Policies
 from crdt.core.sync import Session
 from crdt.core.values import Value
 from crdt.core.view import view
@@ -24,6 +26,7 @@ from streams.log import get_logger
 _log = get_logger(__name__)
 _EDITS = Counter("headwater_edge_edits", "Local edits stored.")
 _REFUSED = Counter("headwater_edge_refused_messages", "Messages refused, by reason.", ["reason"])
+_AHEAD = Counter("headwater_edge_twin_clocks_ahead", "Writes whose clock was not believed.")
 _MAX_DEVICE = 128
 _ENVELOPE_BYTES = 131_072
 CLOUD = "cloud"
@@ -34,6 +37,8 @@ class _Device:
     replica: Replica
     session: Session
     unsaved: list[bytes] = field(default_factory=list)
+    agreed: bool = False
+    """Whether this life was once equal with the cloud: then all that ended lives said is here."""
 
 
 class EdgeNode:
@@ -66,6 +71,11 @@ class EdgeNode:
         for device in devices:
             self._get(device)
 
+    @property
+    def policies(self) -> Policies:
+        """Kinds and policies of the fields."""
+        return self._reading.policies
+
     def devices(self) -> list[str]:
         """Return the names of all devices, sorted."""
         return sorted(self._devices)
@@ -78,17 +88,23 @@ class EdgeNode:
         return {
             "device": device,
             "in_sync": _in_sync(found),
-            **view(found.replica.twin, self._reading.policies),
+            **view(found.replica.twin, self.policies, found.replica.trusted_until_ms()),
         }
 
-    def edit(self, device: str, sets: Mapping[str, Value], deletes: Sequence[str]) -> None:
+    def edit(
+        self,
+        device: str,
+        sets: Mapping[str, Value],
+        deletes: Sequence[str],
+        operations: Sequence[Operation] = (),
+    ) -> None:
         """Make an edit; it is on disk when this returns.
 
         :raises EditError: if the edit cannot be made; nothing of it was.
         :raises LogError: if it could not be stored: it shows, but a restart may forget it.
         """
         found = self._get(device)
-        found.replica.edit(sets, deletes, now_ms=self._clock())
+        found.replica.edit(*(sets, deletes, operations), now_ms=self._clock(), carries=found.agreed)
         self._save(device, found)
         _EDITS.inc()
         messages = found.session.pending(found.replica)
@@ -113,6 +129,8 @@ class EdgeNode:
             except (WireError, EditError) as error:
                 self._refuse(device, error)
                 continue
+            found.agreed |= found.session.agreed
+            self._report(device, found.replica.ahead())
             self._save(device, found)
             self._tell([(device, m) for m in answers])
 
@@ -167,6 +185,11 @@ class EdgeNode:
             size += len(data)
         if batch:
             self.send(encode_batch(batch))
+
+    def _report(self, device: str, ahead: Sequence[str]) -> None:
+        for name in ahead:
+            _AHEAD.inc()
+            _log.warning("the clock of a writer is ahead", device=device, cell=name)
 
     def _refuse(self, device: str, error: WireError | EditError) -> None:
         _REFUSED.labels(error.reason).inc()

@@ -8,7 +8,7 @@ clock that record's log time: a replay, or another owner, derives the very same 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cbor2
@@ -22,13 +22,13 @@ from crdt.core.sync import Outbox, Session
 from crdt.core.view import view
 from crdt.replica import Reading, Replica
 from streams.adapters.rejected import rejected_record
+from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_records import (
     EDIT,
     KIND,
     SITE,
     SYNC,
     down_record,
-    parse_edit,
     reading_of,
 )
 from streams.errors import DecodeError, StateError
@@ -39,6 +39,7 @@ from streams.topics import TWIN_STATE, TWIN_UPDATES
 _RECORDS = Counter("headwater_worker_twin_records", "Records of twin.updates folded.", ["kind"])
 _CONFLICTS = Counter("headwater_worker_twin_conflicts", "New entries of conflict ledgers.")
 _REJECTED = Counter("headwater_worker_twin_rejected", "Refused records.", ["reason"])
+_AHEAD = Counter("headwater_worker_twin_clocks_ahead", "Writes whose clock was not believed.")
 _STATE_VERSION = 1
 _CBOR_ARRAY = 4
 """Major type (RFC 8949, 3.1)."""
@@ -67,7 +68,7 @@ class DeviceTwin:
         )
 
     @staticmethod
-    def thaw(state: bytes, reading: Reading) -> DeviceTwin:
+    def thaw(state: bytes, reading: Reading, clock: Callable[[], int]) -> DeviceTwin:
         """Return what :meth:`freeze` encoded.
 
         :raises StateError: if the bytes are of another version, or damaged.
@@ -75,7 +76,7 @@ class DeviceTwin:
         try:
             version, incarnation, stored, seq, entries, sessions = cbor2.loads(state)
             _check_version(version)
-            replica = Replica(incarnation, reading, [stored])
+            replica = Replica(incarnation, reading, [stored], clock)
         except (cbor2.CBORError, ValueError, TypeError, WireError) as error:
             raise StateError(f"a twin's stored state is damaged: {error}") from error
         kept = deque((origin, update) for origin, update in entries)
@@ -109,6 +110,7 @@ class TwinLogic(PartitionLogic):
         self._frozen: dict[str, bytes] = {}
         self._stamps: dict[str, int] = {}
         self._dirty: dict[str, int] = {}
+        self._log_ms = 0
 
     # -- PartitionLogic -----------------------------------------------------------------------
 
@@ -116,6 +118,7 @@ class TwinLogic(PartitionLogic):
         """Fold each record into its device's twin; a bad one goes to ``rejected``."""
         made: list[Produce] = []
         for record in records:
+            self._log_ms = record.timestamp
             if is_time_marker(record):
                 continue
             key = (record.key or b"").decode(errors="replace")
@@ -166,11 +169,15 @@ class TwinLogic(PartitionLogic):
         raise WireError("bad-kind", f"header {KIND} is {kind[:20]!r}; expected edit or sync")
 
     def _edit(self, key: str, record: LogRecord) -> list[Produce]:
-        sets, deletes = parse_edit(record.value)
+        asked = parse_edit(record.value, self._reading.policies)
         twin = self.device(key) or self._new(record)
         before = len(twin.replica.twin.ledger)
         # Offsets begin at 0, counters at 1.
-        twin.replica.edit(sets, deletes, now_ms=record.timestamp, counter=record.offset + 1)
+        twin.replica.edit(
+            *(asked.sets, asked.deletes, asked.operations),
+            now_ms=record.timestamp,
+            counter=record.offset + 1,
+        )
         self._keep(key, twin, record)
         _CONFLICTS.inc(max(0, len(twin.replica.twin.ledger) - before))
         return [self._state(key, twin, record), *self._tell_all(key, twin)]
@@ -187,6 +194,7 @@ class TwinLogic(PartitionLogic):
         known = key in self._live
         before, entries = twin.replica.digest(), len(twin.replica.twin.ledger)
         answers = session.receive(message, twin.replica)
+        _AHEAD.inc(len(twin.replica.ahead()))
         twin.sessions[site] = session
         self._keep(key, twin, record)
         made = self._down(key, site, answers)
@@ -215,7 +223,7 @@ class TwinLogic(PartitionLogic):
             "sites": sorted(twin.sessions),
             "offset": record.offset,
             "updated_ms": record.timestamp,
-            **view(twin.replica.twin, self._reading.policies),
+            **view(twin.replica.twin, self._reading.policies, twin.replica.trusted_until_ms()),
         }
         headers = {"content-type": b"application/json"}
         return Produce(TWIN_STATE, orjson.dumps(shown), key.encode(), self._partition, headers)
@@ -242,17 +250,23 @@ class TwinLogic(PartitionLogic):
         """Return a device's twin, thawed if need be; None if there is none."""
         twin = self._live.get(key)
         if twin is None and key in self._frozen:
-            twin = self._live[key] = DeviceTwin.thaw(self._frozen.pop(key), self._reading)
+            twin = self._live[key] = DeviceTwin.thaw(
+                self._frozen.pop(key), self._reading, self._now_ms
+            )
         if twin is not None:
             self._live.move_to_end(key)
             self._evict()
         return twin
 
+    def _now_ms(self) -> int:
+        """Return the time of the record being folded: the only clock here."""
+        return self._log_ms
+
     def _new(self, record: LogRecord) -> DeviceTwin:
         """Return an empty twin; it is kept once a record made something of it."""
         # Of the log alone, and unlike any other life, should the topics be made anew.
         life = f"cloud:{self._partition}.{record.offset}.{record.timestamp}"
-        return DeviceTwin(Replica(life, self._reading))
+        return DeviceTwin(Replica(life, self._reading, clock=self._now_ms))
 
     def _keep(self, key: str, twin: DeviceTwin, record: LogRecord) -> None:
         twin.replica.drain()

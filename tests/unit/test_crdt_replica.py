@@ -8,10 +8,10 @@ import pytest
 from pycrdt import Doc, Map
 
 from crdt.core.errors import EditError, WireError
+from crdt.core.limits import Limits
 from crdt.core.messages import Kind, Message, decode_message
 from crdt.core.policies import Policies
 from crdt.core.sync import Session
-from crdt.core.twin import Limits
 from crdt.core.view import conflict_view, view
 from crdt.replica import Reading, Replica
 
