@@ -1,8 +1,8 @@
 """A replica of one twin: the cells in a real pycrdt Doc, and the changes to send.
 
-Cells are the truth, the Doc carries them. It has two root maps, ``cells`` (name -> encoded
-cell) and ``ledger`` (key -> encoded entry). Two Docs merge by Yjs, whose own rule may show the
-older of two cells: then the Doc is rewritten from the cells, never the other way round.
+Cells are the truth, the Doc carries them (see :mod:`crdt.doc`). Two Docs merge by Yjs, whose own
+rule may show the older of two cells: then the Doc is rewritten from the cells, never the other way
+round. A Doc that has grown by overwriting gives way to a new one, of the next epoch.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from pycrdt import Doc, Map, TransactionEvent
-
 from crdt.core.cell_codec import decode
 from crdt.core.cells import Cell
 from crdt.core.edits import Operation, Stamp
+from crdt.core.epochs import Epoch, checked_epoch
 from crdt.core.errors import WireError
 from crdt.core.hlc import ZERO, Hlc, adopt, next_stamp
 from crdt.core.ledger import Conflict, decode_conflict
@@ -25,9 +24,12 @@ from crdt.core.policies import TRUST_ALL, Policies
 from crdt.core.sync import Outbox
 from crdt.core.twin import Change, Twin
 from crdt.core.values import Value
+from crdt.doc import CellDoc, Contents
 
-_CELLS, _LEDGER = "cells", "ledger"
 _SKEW_MS = 300_000
+_COMPACT_EVERY = 64
+"""Changes after which the size of the Doc is looked at."""
+_COMPACT_MIN_BYTES = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Reading:
     limits: Limits = field(default_factory=Limits)
     skew_ms: int = _SKEW_MS
     """Clocks of others further ahead than this are not adopted, and lose against others."""
+    compact_ratio: float = 2.0
+    """A Doc that is so many times as large as the cells in it gives way to a new one."""
 
 
 class Replica:
@@ -69,14 +73,19 @@ class Replica:
         self._made: list[bytes] = []
         self._ahead: list[str] = []
         self._digest: bytes | None = None
-        self._doc = _doc_of(updates, client_id_of(incarnation))
-        cells, ledger = _contents(self._doc)
+        self._replaced = False
+        epoch = CellDoc(stored := list(updates)).epoch()
+        self._doc = CellDoc(stored, self._client_id(epoch))
+        self.epoch: Epoch = epoch
+        """Of the Doc."""
+        self._shown: Contents = self._doc.contents()
+        cells, ledger = self._shown
         self._merge(
             [decode(name, data, reading.limits.max_value_bytes) for name, data in cells.items()],
             self._entries(ledger),
         )
         self._adopt(self.twin.cells().values())
-        self._subscription = self._doc.observe(self._observed)
+        self._doc.observe(self._observed)
 
     # -- what a session needs -----------------------------------------------------------------
 
@@ -99,15 +108,14 @@ class Replica:
 
     def vector(self) -> bytes:
         """Return the Doc's state vector."""
-        return self._doc.get_state()
+        return self._doc.vector()
 
     def diff(self, vector: bytes) -> bytes:
         """Return what a Doc of that state vector lacks.
 
         :raises WireError: if it is no state vector.
         """
-        with _Guard("state vector"):
-            return self._doc.get_update(vector or b"\x00")
+        return self._doc.update(vector or b"\x00")
 
     def encoded(self) -> tuple[Sequence[tuple[str, bytes]], Sequence[tuple[str, bytes]]]:
         """Return all cells by name, and all ledger entries by key, both sorted."""
@@ -120,10 +128,14 @@ class Replica:
         :param origin: the peer that sent it; the updates are not sent back there.
         :raises WireError: if anything in it is not what it should be.
         """
+        foreign = message.epoch != self.epoch
         # On a copy first: a Doc cannot take back what it has applied.
-        scratch = _doc_of([self._doc.get_update(), *message.updates])
-        carried, carried_ledger = _contents(scratch)
-        known, known_ledger = _contents(self._doc)
+        copied = () if foreign else (self._doc.update(),)
+        scratch = CellDoc([*copied, *message.updates])
+        if message.updates and scratch.epoch() != message.epoch:
+            raise WireError("bad-epoch", f"the Doc says {scratch.epoch()}, not {message.epoch}")
+        carried, carried_ledger = scratch.contents()
+        known, known_ledger = self._shown
         fresh = [item for item in carried.items() if known.get(item[0]) != item[1]]
         fresh_ledger = dict(
             item for item in carried_ledger.items() if known_ledger.get(item[0]) != item[1]
@@ -133,12 +145,10 @@ class Replica:
         cells = [decode(name, data, cap) for name, data in (*fresh, *message.cells)]
         entries = self._entries(fresh_ledger)
         self._check_room(cells)
-        self._origin = origin
-        try:
-            for update in message.updates:
-                self._doc.apply_update(update)
-        finally:
-            self._origin = ""
+        if not foreign:
+            self._apply(message.updates, (carried, carried_ledger), origin)
+        elif message.updates and message.epoch > self.epoch:
+            self._move(scratch.update(), message.epoch, origin)
         change = self._merge(cells, entries)
         self._ahead += change.ahead
         self._carry()
@@ -179,14 +189,46 @@ class Replica:
         self._carry()
         return change
 
+    def wants_compaction(self) -> bool:
+        """Whether the Doc has grown far beyond its cells; looked at every so many changes."""
+        if self._outbox.seq % _COMPACT_EVERY:
+            return False
+        held = sum(len(name) + len(data) for part in self.encoded() for name, data in part)
+        allowed = max(_COMPACT_MIN_BYTES, held) * self.reading.compact_ratio
+        return len(self._doc.update()) > allowed
+
+    def compact(self, token: str, *, now_ms: int = 0, carries: bool = False) -> None:
+        """Begin the next epoch with a Doc that holds the cells and the ledger and nothing else.
+
+        :param token: tells this epoch from those that others begin apart, at most 64 characters.
+        :param now_ms: wall time, of the cells that carry.
+        :param carries: whether parts of ended lives are taken along first, see :meth:`edit`.
+        """
+        if carries:
+            hlc = next_stamp(self.hlc, now_ms)
+            stamp = Stamp(self._incarnation, self.counter + 1, hlc, carries=True)
+            carrying = self.twin.carry(stamp, self.reading.policies)
+            if carrying:
+                self.hlc, self.counter = hlc, stamp.counter
+                self._merge(carrying, {})
+        epoch = checked_epoch(self.epoch.number + 1, token)
+        doc = CellDoc(client_id=self._client_id(epoch))
+        doc.begin(epoch)
+        doc.write(({}, {}), tuple(map(dict, self.encoded())))  # type: ignore[arg-type] # two
+        self._move(doc.update(), epoch, "")
+
     def stored(self) -> bytes:
         """Return the whole Doc as one update."""
-        return self._doc.get_update()
+        return self._doc.update()
 
-    def drain(self) -> list[bytes]:
-        """Return the updates of the Doc since the last call, oldest first: what to store."""
+    def drain(self) -> tuple[list[bytes], bool]:
+        """Return the updates of the Doc since the last call, oldest first: what to store.
+
+        Where the second is true they are a Doc of their own, in place of all that was stored.
+        """
         made, self._made = self._made, []
-        return made
+        replaced, self._replaced = self._replaced, False
+        return made, replaced
 
     def ahead(self) -> tuple[str, ...]:
         """Return the cells merged since the last call whose writer's clock was not believed."""
@@ -230,65 +272,39 @@ class Replica:
         for cell in cells:
             self.hlc = adopt(self.hlc, cell.hlc, now_ms, self.reading.skew_ms)
 
+    def _apply(self, updates: Iterable[bytes], shown: Contents, origin: str) -> None:
+        self._origin = origin
+        try:
+            for update in updates:
+                self._doc.apply(update)
+        finally:
+            self._origin = ""
+        self._shown = shown
+
+    def _move(self, update: bytes, epoch: Epoch, origin: str) -> None:
+        """Go on in another Doc, of a greater epoch; whoever lacks it gets it whole."""
+        self._doc = CellDoc([update], self._client_id(epoch))
+        self.epoch = epoch
+        self._shown = self._doc.contents()
+        self._doc.observe(self._observed)
+        self._made, self._replaced = [update], True
+        self._outbox.restart(origin)
+
+    def _client_id(self, epoch: Epoch) -> int:
+        # Of nothing else: whoever replays a log must write under the id that it was written under.
+        return client_id_of(" ".join((self._incarnation, *map(str, epoch if epoch.number else ()))))
+
     def _carry(self) -> None:
         """Make the Doc show the cells and the ledger as they are."""
-        shown = _contents(self._doc)
-        wanted = self.encoded()
-        with self._doc.transaction():
-            for root, have, want in zip((_CELLS, _LEDGER), shown, map(dict, wanted), strict=True):
-                carrier = self._doc.get(root, type=Map)
-                for name, data in want.items():
-                    if have.get(name) != data:
-                        carrier[name] = data
-                for name in sorted(have.keys() - want.keys()):
-                    del carrier[name]
+        cells, ledger = map(dict, self.encoded())
+        self._doc.write(self._shown, (cells, ledger))
+        self._shown = (cells, ledger)
 
-    def _observed(self, event: TransactionEvent) -> None:
-        self._outbox.append(self._origin, event.update)
-        self._made.append(event.update)
+    def _observed(self, update: bytes) -> None:
+        self._outbox.append(self._origin, update)
+        self._made.append(update)
 
 
 def client_id_of(incarnation: str) -> int:
     """Return the Yjs client id of a life: 31 bits, so that any Yjs client can hold it."""
     return int.from_bytes(sha256(incarnation.encode()).digest()[:4], "big") >> 1
-
-
-def _doc_of(updates: Iterable[bytes], client_id: int | None = None) -> Doc[Map[bytes]]:
-    doc: Doc[Map[bytes]] = Doc({_CELLS: Map(), _LEDGER: Map()}, client_id=client_id)
-    for update in updates:
-        with _Guard("update"):
-            doc.apply_update(update)
-    return doc
-
-
-def _contents(doc: Doc[Map[bytes]]) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    with _Guard("contents"):
-        return _plain(doc, _CELLS), _plain(doc, _LEDGER)
-
-
-def _plain(doc: Doc[Map[bytes]], root: str) -> dict[str, bytes]:
-    found = {}
-    for name, data in doc.get(root, type=Map).items():
-        if not isinstance(data, bytes | bytearray):
-            raise WireError(
-                "bad-cell", f"{name[:80]!r} in {root}: {type(data).__name__} instead of bytes"
-            )
-        found[name] = bytes(data)
-    return found
-
-
-class _Guard:
-    """Turns what pycrdt raises on bad input, its Rust panics too, into :class:`WireError`."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
-        if kind is None or issubclass(kind, WireError):
-            return
-        # Panics derive from BaseException alone, in a class that cannot be imported.
-        if issubclass(kind, Exception) or kind.__name__ == "PanicException":
-            raise WireError("bad-update", f"the {self._what} cannot be read as Yjs: {error}")

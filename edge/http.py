@@ -15,6 +15,11 @@ from streams.adapters.twin_http import body_of, refusal, unknown
 from streams.ops import ops_app
 
 
+def not_stored(error: LogError) -> HTTPException:
+    """Return the answer where the disk refused: 503."""
+    return HTTPException(503, {"reason": "not-stored", "detail": str(error)})
+
+
 def edge_app(node: EdgeNode, link_state: Callable[[], str], identity: dict[str, str]) -> FastAPI:
     """Return the app.
 
@@ -48,7 +53,17 @@ def edge_app(node: EdgeNode, link_state: Callable[[], str], identity: dict[str, 
         except EditError as error:
             raise refusal(error) from error
         except LogError as error:
-            raise HTTPException(503, {"reason": "not-stored", "detail": str(error)}) from error
+            raise not_stored(error) from error
+        return {**identity, **(node.view(device) or {})}
+
+    @app.post("/v1/devices/{device}/twin/compact")
+    async def compact(device: str) -> dict[str, Any]:
+        try:
+            node.compact(device)
+        except KeyError as error:
+            raise unknown(device) from error
+        except LogError as error:
+            raise not_stored(error) from error
         return {**identity, **(node.view(device) or {})}
 
     return app

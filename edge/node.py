@@ -6,6 +6,7 @@ thread, because every Doc has one owner.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ _log = get_logger(__name__)
 _EDITS = Counter("headwater_edge_edits", "Local edits stored.")
 _REFUSED = Counter("headwater_edge_refused_messages", "Messages refused, by reason.", ["reason"])
 _AHEAD = Counter("headwater_edge_twin_clocks_ahead", "Writes whose clock was not believed.")
+_COMPACTIONS = Counter("headwater_edge_twin_compactions", "Epochs begun.")
 _MAX_DEVICE = 128
 _ENVELOPE_BYTES = 131_072
 CLOUD = "cloud"
@@ -37,6 +39,8 @@ class _Device:
     replica: Replica
     session: Session
     unsaved: list[bytes] = field(default_factory=list)
+    replaced: bool = False
+    """Whether they are of another Doc than what is stored."""
     agreed: bool = False
     """Whether this life was once equal with the cloud: then all that ended lives said is here."""
 
@@ -88,6 +92,8 @@ class EdgeNode:
         return {
             "device": device,
             "in_sync": _in_sync(found),
+            "epoch": found.replica.epoch.number,
+            "stored_bytes": len(found.replica.stored()),
             **view(found.replica.twin, self.policies, found.replica.trusted_until_ms()),
         }
 
@@ -111,6 +117,17 @@ class EdgeNode:
         if not found.session.incarnation:
             messages = [found.session.hello(found.replica, want=True)]
         self._tell([(device, m) for m in messages])
+
+    def compact(self, device: str) -> None:
+        """Begin a new epoch for a device, whatever the size of its Doc.
+
+        :raises KeyError: if there is no such device.
+        :raises LogError: if it could not be stored.
+        """
+        found = self._devices[device]
+        self._compact(found)
+        self._save(device, found)
+        self._tell([(device, m) for m in found.session.pending(found.replica)])
 
     def hear(self, envelope: bytes) -> None:
         """Take what the cloud says; refuse bytes that are not what they should be.
@@ -163,14 +180,26 @@ class EdgeNode:
 
     def _open(self, device: str, updates: Sequence[bytes]) -> None:
         replica = Replica(self._life, self._reading, updates, self._clock)
-        self._devices[device] = _Device(replica, Session(CLOUD))
+        found = self._devices[device] = _Device(replica, Session(CLOUD))
+        if replica.wants_compaction():
+            self._compact(found)
+
+    def _compact(self, found: _Device) -> None:
+        token, now_ms = secrets.token_hex(4), self._clock()
+        found.replica.compact(token, now_ms=now_ms, carries=found.agreed)
+        _COMPACTIONS.inc()
 
     def _save(self, device: str, found: _Device) -> None:
         # What a full disk refused is kept for the next time.
-        found.unsaved += found.replica.drain()
+        if found.replica.wants_compaction():
+            self._compact(found)
+        made, replaced = found.replica.drain()
+        found.replaced |= replaced
+        found.unsaved = made if replaced else found.unsaved + made
         if found.unsaved:
-            self._log.append(device, found.unsaved, found.replica.stored)
-            found.unsaved = []
+            whole = found.replica.stored
+            self._log.append(device, found.unsaved, whole, replace=found.replaced)
+            found.unsaved, found.replaced = [], False
 
     def _tell(self, messages: Sequence[tuple[str, Message]]) -> None:
         """Send messages, several to an envelope as far as they fit."""

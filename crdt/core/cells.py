@@ -38,6 +38,7 @@ class Cell:
     """Of a counter or set: what the actor did. Of a latch: who is known to have set it."""
     carried: Mapping[str, State] = field(default_factory=dict)
     """Of a counter or set: what ended lives did, as of their counter in ``seen``."""
+    _encoded: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -65,10 +66,11 @@ class Cell:
         return cbor.dumps([self.kind, self._content()])
 
     def encode(self) -> bytes:
-        """Return the deterministic encoding of everything but the name."""
-        return cbor.dumps(
-            [self.kind, self._content(), self.counter, dict(self.seen), list(self.hlc)]
-        )
+        """Return the deterministic encoding of everything but the name; made once."""
+        if not self._encoded:
+            fields = [self.kind, self._content(), self.counter, dict(self.seen), list(self.hlc)]
+            self._encoded.append(cbor.dumps(fields))
+        return self._encoded[0]
 
     def _content(self) -> list[object]:
         if self.state is None:

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from crdt.core import cbor
-from crdt.core.cells import Cell, recent, vector_of
+from crdt.core.cells import Cell, recent, replica_of, vector_of
 from crdt.core.errors import EditError
 from crdt.core.hlc import Hlc
-from crdt.core.kinds import COUNTER, KIND_NAMES, LATCH, REGISTER, SET
+from crdt.core.kinds import COUNTER, KIND_NAMES, LATCH, REGISTER, SET, Dots, Tally
 from crdt.core.latches import sets_known
 from crdt.core.ledger import Conflict
 from crdt.core.limits import Limits
 from crdt.core.policies import Policies
-from crdt.core.sums import carrying, changed, counted
+from crdt.core.sums import carrying, changed, counted, parts_of
 from crdt.core.values import Value, check_element, check_path, check_value, parents
 
 _MAX_INT = 2**63 - 1
@@ -105,6 +105,19 @@ class Draft:
         if any(not cell.deleted for cell in cells):
             self._check_size(cells)
         return cells
+
+    def carrying_cells(self) -> list[Cell]:
+        """Return cells that change nothing but carry what ended lives of the same replica did."""
+        actor = self.stamp.actor
+        made = []
+        for path, by_actor in self.fields.items():
+            kind = max(cell.kind for cell in by_actor.values())
+            others = by_actor.keys() - {actor}
+            if kind in (COUNTER, SET) and any(replica_of(a) == replica_of(actor) for a in others):
+                nothing = Tally() if kind == COUNTER else Dots()
+                own = parts_of(self._of_kind(path, kind)).get(actor, (0, nothing))[1]
+                made.append(self._summing(path, kind, own))
+        return made
 
     # -- one field ----------------------------------------------------------------------------
 

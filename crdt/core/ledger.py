@@ -8,7 +8,7 @@ same conflict, the smaller encoding is kept by all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crdt.core import cbor
 from crdt.core.cell_codec import decode
@@ -30,6 +30,7 @@ class Conflict:
     winner: Cell
     loser: Cell
     policy: str
+    _encoded: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def key(self) -> str:
@@ -43,9 +44,11 @@ class Conflict:
         return max(self.winner.hlc.ms, self.loser.hlc.ms)
 
     def encode(self) -> bytes:
-        """Return the deterministic encoding."""
-        cells = [[cell.name, cell.encode()] for cell in (self.winner, self.loser)]
-        return cbor.dumps([self.policy, *cells])
+        """Return the deterministic encoding; made once."""
+        if not self._encoded:
+            cells = [[cell.name, cell.encode()] for cell in (self.winner, self.loser)]
+            self._encoded.append(cbor.dumps([self.policy, *cells]))
+        return self._encoded[0]
 
 
 def conflict_between(

@@ -10,6 +10,9 @@ at the next hello.
 A hello says where both stand. Where the peer does not know this incarnation, or the outbox no
 longer reaches back, a snapshot goes out instead. Where both have all changes of each other and
 the digests still differ, a snapshot with all cells repairs it, once per state.
+
+Deltas belong to the Doc of one epoch. Where two sides are in different epochs, the one of the
+greater sends its whole Doc, in which the other goes on, and the other sends its cells.
 """
 
 from __future__ import annotations
@@ -19,10 +22,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict, Unpack
 
+from crdt.core.epochs import Epoch
 from crdt.core.messages import Kind, Message
 
 _MAX_UPDATES = 256
 _MAX_BYTES = 262_144
+_NOTHING = b"\x00"
+"""State vector of an empty Doc."""
 
 
 @dataclass(slots=True)
@@ -42,13 +48,23 @@ class Outbox:
         while len(self.entries) > _MAX_UPDATES or self.size_bytes > _MAX_BYTES:
             self._forget()
 
+    def restart(self, origin: str) -> None:
+        """Begin again in another Doc: one change, which only a snapshot can tell (it is empty)."""
+        self.entries.clear()
+        self.size_bytes = 0
+        self.append(origin, b"")
+
     def since(self, seq: int, peer: str) -> list[bytes] | None:
-        """Return the changes after *seq* but those that came from *peer*; None if forgotten."""
+        """Return the changes after *seq* but those that came from *peer*.
+
+        None if they are forgotten, or changes of an earlier Doc.
+        """
         missing = self.seq - seq
         if missing > len(self.entries):
             return None
         newest = list(self.entries)[len(self.entries) - missing :]
-        return [update for origin, update in newest if origin != peer]
+        updates = [update for origin, update in newest if origin != peer]
+        return None if b"" in updates else updates
 
     def trim(self, acked: int) -> None:
         """Forget what every peer has."""
@@ -77,6 +93,11 @@ class Store(Protocol):
     @property
     def incarnation(self) -> str:
         """Name of this life of the replica."""
+        ...
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch of the Doc."""
         ...
 
     @property
@@ -137,6 +158,10 @@ class Session:
         stranger = message.sender != self.incarnation
         if stranger and message.kind in (Kind.DELTA, Kind.ACK):
             return [self.hello(store, want=True)]
+        partial = message.kind is Kind.DELTA or (message.kind is Kind.SNAPSHOT and message.vector)
+        if partial and message.epoch != store.epoch:
+            # Changes mean something only in the Doc that they were made in.
+            return [self.hello(store, want=True)]
         if message.kind in (Kind.DELTA, Kind.SNAPSHOT):
             return self._take(message, store)
         if stranger:
@@ -160,7 +185,7 @@ class Session:
             return []
         updates = outbox.since(first, self.peer)
         if updates is None:
-            return [self._snapshot(store, b"\x00", with_cells=True)]
+            return [self._snapshot(store, _NOTHING, with_cells=False)]
         self.sent = outbox.seq
         delta = self._message(
             Kind.DELTA, store, first=first, last=outbox.seq, updates=tuple(updates)
@@ -181,12 +206,21 @@ class Session:
 
     def _greet(self, message: Message, store: Store) -> list[Message]:
         answers = [self.hello(store, want=False)] if message.want else []
+        differs = message.digest != store.digest()
+        if message.epoch != store.epoch:
+            self.acked = 0
+            return [*answers, *self._across(message, store, differs=differs)]
         if message.heard == store.incarnation:
             self.acked = self.sent = min(message.applied, store.outbox.seq)
             return answers + (self.pending(store) or self._repair(message, store))
         self.acked = 0
-        differs = message.digest != store.digest()
-        return [*answers, self._snapshot(store, message.vector, with_cells=differs)]
+        return [*answers, self._snapshot(store, message.vector or _NOTHING, with_cells=differs)]
+
+    def _across(self, message: Message, store: Store, *, differs: bool) -> list[Message]:
+        """Return what brings a peer of another epoch here, or what it lacks of ours."""
+        if message.epoch < store.epoch:
+            return [self._snapshot(store, _NOTHING, with_cells=False)]
+        return [self._cells(store)] if differs else []
 
     def _note_ack(self, message: Message, store: Store) -> None:
         if message.heard == store.incarnation:
@@ -206,7 +240,7 @@ class Session:
         if self.agreed or self.repaired == (seq, message.seq):
             return []
         self.repaired = (seq, message.seq)
-        return [self._snapshot(store, b"\x00", with_cells=True)]
+        return [self._snapshot(store, _NOTHING, with_cells=True)]
 
     def _snapshot(self, store: Store, vector: bytes, *, with_cells: bool) -> Message:
         cells, ledger = store.encoded() if with_cells else ((), ())
@@ -217,8 +251,17 @@ class Session:
             store,
             last=store.outbox.seq,
             updates=(update,),
+            vector=b"" if vector == _NOTHING else vector,
             cells=tuple(cells),
             ledger=tuple(ledger),
+        )
+
+    def _cells(self, store: Store) -> Message:
+        """Return a snapshot for a peer whose Doc is of a greater epoch than ours."""
+        cells, ledger = store.encoded()
+        self.sent = store.outbox.seq
+        return self._message(
+            Kind.SNAPSHOT, store, last=store.outbox.seq, cells=tuple(cells), ledger=tuple(ledger)
         )
 
     def _message(self, kind: Kind, store: Store, **content: Unpack[Content]) -> Message:
@@ -229,5 +272,6 @@ class Session:
             digest=store.digest(),
             heard=self.incarnation,
             applied=self.applied,
+            epoch=store.epoch,
             **content,
         )

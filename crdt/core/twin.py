@@ -103,6 +103,10 @@ class Twin:
         draft = Draft(self.fields, self.ledger, self.limits, policies, stamp)
         return draft.cells(sets, deletes, operations)
 
+    def carry(self, stamp: Stamp, policies: Policies) -> list[Cell]:
+        """Return the cells in which a replica carries the parts of its ended lives, if any."""
+        return Draft(self.fields, self.ledger, self.limits, policies, stamp).carrying_cells()
+
     def read(self, policies: Policies, trusted_until_ms: int = TRUST_ALL) -> dict[str, Resolved]:
         """Return every field that has a value, sorted by path.
 

@@ -1,8 +1,9 @@
 """Records of ``twin.updates`` and ``twin.down``, and settings as ``crdt`` takes them.
 
-``twin.updates``, key ``tenant/device``: either an edit (header ``hw-kind: edit``, JSON as
-:mod:`streams.adapters.twin_edits` has it) or a sync message of an edge (``hw-kind: sync``,
-``hw-site``). ``twin.down``, key ``tenant/site``: an envelope of sync messages for that site.
+``twin.updates``, key ``tenant/device``, by the header ``hw-kind``: an ``edit``, JSON as
+:mod:`streams.adapters.twin_edits` has it; ``compact``, a wish for a new epoch; or ``sync``, a
+message of the edge that ``hw-site`` names. ``twin.down``, key ``tenant/site``: an envelope of
+sync messages.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from streams.settings import Twins
 from streams.topics import TWIN_DOWN, TWIN_UPDATES
 
 KIND, SITE, TENANT = "hw-kind", "hw-site", "hw-tenant"
-EDIT, SYNC = b"edit", b"sync"
+EDIT, SYNC, COMPACT = b"edit", b"sync", b"compact"
 
 
 def policies_of(settings: Twins) -> Policies:
@@ -39,7 +40,7 @@ def reading_of(settings: Twins) -> Reading:
         max_ledger_bytes=settings.max_ledger_bytes,
         max_actors=settings.max_actors,
     )
-    return Reading(policies_of(settings), limits, settings.skew_ms)
+    return Reading(policies_of(settings), limits, settings.skew_ms, settings.compact_ratio)
 
 
 def edit_record(
@@ -52,6 +53,17 @@ def edit_record(
         device_key(tenant, device),
         partition_of(tenant, device, partitions),
         {KIND: EDIT, "content-type": b"application/json"},
+    )
+
+
+def compact_record(tenant: str, device: str, partitions: int) -> Produce:
+    """Return the record that begins a new epoch of a device's Doc."""
+    return Produce(
+        TWIN_UPDATES,
+        b"",
+        device_key(tenant, device),
+        partition_of(tenant, device, partitions),
+        {KIND: COMPACT},
     )
 
 

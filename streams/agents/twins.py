@@ -24,6 +24,7 @@ from crdt.replica import Reading, Replica
 from streams.adapters.rejected import rejected_record
 from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_records import (
+    COMPACT,
     EDIT,
     KIND,
     SITE,
@@ -40,9 +41,11 @@ _RECORDS = Counter("headwater_worker_twin_records", "Records of twin.updates fol
 _CONFLICTS = Counter("headwater_worker_twin_conflicts", "New entries of conflict ledgers.")
 _REJECTED = Counter("headwater_worker_twin_rejected", "Refused records.", ["reason"])
 _AHEAD = Counter("headwater_worker_twin_clocks_ahead", "Writes whose clock was not believed.")
+_COMPACTIONS = Counter("headwater_worker_twin_compactions", "Epochs begun.")
 _STATE_VERSION = 1
 _CBOR_ARRAY = 4
 """Major type (RFC 8949, 3.1)."""
+_KINDS = {EDIT: "edit", SYNC: "sync", COMPACT: "compact"}
 _MAX_SITES = 16
 """Sites that may sync one device."""
 
@@ -161,12 +164,27 @@ class TwinLogic(PartitionLogic):
         if not (tenant and slash and device):
             raise WireError("bad-key", f"{key[:80]!r}: the key is tenant/device")
         kind = header(record, KIND) or b""
-        _RECORDS.labels("edit" if kind == EDIT else "sync").inc()
+        _RECORDS.labels(_KINDS.get(kind, "unknown")).inc()
         if kind == EDIT:
             return self._edit(key, record)
         if kind == SYNC:
             return self._sync(key, record)
-        raise WireError("bad-kind", f"header {KIND} is {kind[:20]!r}; expected edit or sync")
+        if kind == COMPACT:
+            return self._compact(key, record)
+        raise WireError("bad-kind", f"header {KIND} is {kind[:20]!r}; expected edit, sync, compact")
+
+    def _compact(self, key: str, record: LogRecord) -> list[Produce]:
+        twin = self.device(key)
+        if twin is None:
+            raise WireError("unknown-device", f"{key[:80]!r} has no twin to compact")
+        self._begin_epoch(twin, record)
+        self._keep(key, twin, record)
+        return self._tell_all(key, twin)
+
+    def _begin_epoch(self, twin: DeviceTwin, record: LogRecord) -> None:
+        # Of the log alone: a replay begins the very same epoch.
+        twin.replica.compact(f"{self._partition}.{record.offset}")
+        _COMPACTIONS.inc()
 
     def _edit(self, key: str, record: LogRecord) -> list[Produce]:
         asked = parse_edit(record.value, self._reading.policies)
@@ -269,6 +287,8 @@ class TwinLogic(PartitionLogic):
         return DeviceTwin(Replica(life, self._reading, clock=self._now_ms))
 
     def _keep(self, key: str, twin: DeviceTwin, record: LogRecord) -> None:
+        if twin.replica.wants_compaction():
+            self._begin_epoch(twin, record)
         twin.replica.drain()
         twin.replica.outbox.trim(min((s.acked for s in twin.sessions.values()), default=0))
         self._live[key] = twin

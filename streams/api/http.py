@@ -12,7 +12,7 @@ from crdt.core.errors import EditError
 from crdt.core.policies import Policies
 from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_http import body_of, refusal, unknown
-from streams.adapters.twin_records import edit_record
+from streams.adapters.twin_records import compact_record, edit_record
 from streams.api.read_model import TwinStates
 from streams.ops import ops_app
 from streams.ports import Produce
@@ -58,6 +58,13 @@ def api_app(
         except EditError as error:
             raise refusal(error) from error
         partition, offset = await write(record)
+        return {"accepted": True, "partition": partition, "offset": offset}
+
+    @app.post("/v1/devices/{device}/twin/compact", status_code=202)
+    async def compact(device: str, tenant: Tenant = "default") -> dict[str, Any]:
+        if states.get(tenant, device) is None:
+            raise unknown(device)
+        partition, offset = await write(compact_record(tenant, device, partitions))
         return {"accepted": True, "partition": partition, "offset": offset}
 
     return app

@@ -211,6 +211,34 @@ def history(
         console().print(line)
 
 
+@twin.command()
+def compact(
+    device: Device,
+    edge: Edge = None,
+    api: Api = None,
+    tenant: Tenant = "default",
+    json: Json = False,
+) -> None:
+    """Begin a new epoch: the stored twin loses what was overwritten. It does so by itself in time.
+
+    Example: headwater twin compact pump-1 --edge http://127.0.0.1:8106
+    """
+    from streams.terminal import console
+
+    answer = _ask("POST", device, edge, api, tenant, below="/compact")
+    if json:
+        _print(answer)
+    elif "epoch" in answer:
+        console().print(f"epoch {answer['epoch']}, {answer['stored_bytes']} bytes")
+    else:
+        console().print(_accepted(answer))
+
+
+def _accepted(answer: dict[str, Any]) -> str:
+    place = f"{answer['partition']}/{answer['offset']}"
+    return f"accepted as twin.updates/{place}; it shows once the worker has folded it"
+
+
 def _change(
     device: str,
     asked: Any,
@@ -233,8 +261,7 @@ def _change(
         for line in diff_lines(changes(before, answer)) or ["nothing changed"]:
             console().print(line)
     else:
-        place = f"{answer['partition']}/{answer['offset']}"
-        console().print(f"accepted as twin.updates/{place}; it shows once the worker has folded it")
+        console().print(_accepted(answer))
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -263,6 +290,7 @@ def _ask(
     *,
     body: Any = None,
     or_empty: bool = False,
+    below: str = "",
 ) -> Any:
     from urllib.parse import quote
 
@@ -276,7 +304,7 @@ def _ask(
     ops = load().ops
     base = (edge or api or f"http://{ops.host}:{ops.api_port}").rstrip("/")
     query = None if edge else {"tenant": tenant}
-    url = f"{base}/v1/devices/{quote(device, safe='')}/twin"
+    url = f"{base}/v1/devices/{quote(device, safe='')}/twin{below}"
     try:
         answer = httpx.request(method, url, params=query, json=body, timeout=15.0)
     except httpx.HTTPError as error:

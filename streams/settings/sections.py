@@ -447,6 +447,9 @@ class Twins(Section):
     skew_ms: Ms = 300_000
     """A clock stamp further ahead than this does not move the clock of who receives it, loses
     ``latest`` against others, and is reported."""
+    compact_ratio: Annotated[float, Field(ge=1.2, le=100)] = 2.0
+    """A Doc that is so many times as large as what it holds begins a new epoch, without what was
+    overwritten; ``headwater twin compact`` does it at once."""
     max_live: Positive = 1_024
     """Twins of a partition kept ready as Docs; the others wait as bytes."""
 

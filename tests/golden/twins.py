@@ -13,7 +13,7 @@ import orjson
 from crdt.core.edits import Alter, Increment, Latch
 from crdt.log import Log
 from edge.node import EdgeNode
-from streams.adapters.twin_records import edit_record, reading_of, sync_record
+from streams.adapters.twin_records import compact_record, edit_record, reading_of, sync_record
 from streams.agents.twins import make_twins
 from streams.settings import Settings
 from streams.testing import Driver
@@ -30,6 +30,7 @@ _NOW = {
     ]
 }
 DEVICES = ("fan-2", "pump-1")
+_PASSING = ("in_sync", "stored_bytes")
 _START_MS = 1_792_800_000_000
 
 
@@ -49,7 +50,7 @@ def shown(edge: EdgeNode) -> dict[str, Any]:
     """Return what an edge shows of its devices' fields and conflicts."""
     views = {device: edge.view(device) or {} for device in DEVICES}
     return {
-        device: {name: part for name, part in view.items() if name != "in_sync"}
+        device: {name: part for name, part in view.items() if name not in _PASSING}
         for device, view in views.items()
     }
 
@@ -81,10 +82,10 @@ class _Recording:
         self.edge.send = self._up.append
 
     def edit(self, device: str, **fields: object) -> None:
-        self._record(edit_record("acme", device, {"desired": fields}, 1))
+        self.record(edit_record("acme", device, {"desired": fields}, 1))
 
     def operate(self, device: str, *operations: dict[str, object]) -> None:
-        self._record(edit_record("acme", device, operations, 1))
+        self.record(edit_record("acme", device, operations, 1))
 
     def talk(self) -> None:
         """Let both say what they have to say."""
@@ -93,13 +94,13 @@ class _Recording:
         while self._up or self._told < len(self.cloud.records("twin.down")):
             sent, self._up[:] = list(self._up), []
             for device, message in (part for each in sent for part in decode_batch(each)):
-                self._record(sync_record("acme", "north", device, message, 1))
+                self.record(sync_record("acme", "north", device, message, 1))
             for produce in self.cloud.records("twin.down")[self._told :]:
                 self._told += 1
                 self.down.append((produce.value or b"").hex())
                 self.edge.hear(produce.value or b"")
 
-    def _record(self, produce: Any) -> None:
+    def record(self, produce: Any) -> None:
         record = {
             "value": produce.value.hex(),
             "at_ms": _START_MS + 500 * len(self.updates),
@@ -129,6 +130,9 @@ def write_twins(folder: Path) -> None:
         both.edge.edit("pump-1", {"desired.limit": 7, "reported.rpm": 1_480}, ())
         both.edit("pump-1", limit=6)
         both.edge.edit("fan-2", {"reported.state": "on"}, ())
+        both.talk()
+        both.edge.compact("pump-1")
+        both.record(compact_record("acme", "fan-2", 1))
         both.talk()
         both.cloud.checkpoint()
         kept: dict[str, Any] = {

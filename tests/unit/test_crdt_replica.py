@@ -123,7 +123,7 @@ def test_an_edit_that_breaks_a_rule_changes_nothing() -> None:
             replica.edit(sets, (), now_ms=1)
         assert caught.value.reason == reason
     assert replica.digest() == before
-    assert replica.drain() == []
+    assert replica.drain() == ([], False)
 
 
 def test_a_twin_has_a_size_and_deleting_is_always_allowed() -> None:
