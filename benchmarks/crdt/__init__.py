@@ -151,6 +151,8 @@ def edits_and_merges(times: int) -> list[Measure]:
     took = []
     for number in range(times):
         edge.edit({f"desired.field{number % FIELDS}": number}, (), now_ms=number)
+        if edge.wants_compaction():
+            edge.compact(f"t{number}")
         for message in up.pending(edge):
             data = message.encode()
             began_s = time.perf_counter()
