@@ -27,6 +27,7 @@ from crdt.core.values import Value
 from crdt.doc import CellDoc, Contents
 
 _SKEW_MS = 300_000
+Guard = Callable[[Sequence[Cell], Sequence[Conflict]], None]
 _COMPACT_EVERY = 64
 """Changes after which the size of the Doc is looked at."""
 _COMPACT_MIN_BYTES = 1_024
@@ -74,6 +75,8 @@ class Replica:
         self._ahead: list[str] = []
         self._digest: bytes | None = None
         self._replaced = False
+        self.guard: Guard | None = None
+        """Checks what is new in a message before it is merged; raises :class:`WireError`."""
         epoch = CellDoc(stored := list(updates)).epoch()
         self._doc = CellDoc(stored, self._client_id(epoch))
         self.epoch: Epoch = epoch
@@ -145,6 +148,11 @@ class Replica:
         cells = [decode(name, data, cap) for name, data in (*fresh, *message.cells)]
         entries = self._entries(fresh_ledger)
         self._check_room(cells)
+        if self.guard is not None:
+            news = [cell for cell in cells if self.twin.is_news(cell)]
+            told = [entry for key, entry in entries.items() if key not in self.twin.ledger]
+            self.guard(news, told)
+            cells = news
         if not foreign:
             self._apply(message.updates, (carried, carried_ledger), origin)
         elif message.updates and message.epoch > self.epoch:

@@ -68,6 +68,10 @@ class EdgeNode:
         self._clock = clock
         self._life = f"edge:{site}:{log.mint()}"
         self._devices: dict[str, _Device] = {}
+        self.seal: Callable[[Sequence[tuple[str, bytes]]], bytes] = encode_batch
+        """Makes an envelope of messages; signs it where that is asked for."""
+        self.open: Callable[[bytes], Sequence[tuple[str, bytes]]] = decode_batch
+        """Opens one, or raises :class:`WireError`."""
         self.send: Callable[[bytes], None] = _nowhere
         """Takes envelopes for the cloud; what is lost is repaired by the next hello."""
         for device, updates in log.load().items():
@@ -135,7 +139,7 @@ class EdgeNode:
         :raises LogError: if it could not be stored.
         """
         try:
-            parts = decode_batch(envelope)
+            parts = self.open(envelope)
         except WireError as error:
             self._refuse("?", error)
             return
@@ -208,12 +212,12 @@ class EdgeNode:
         for device, message in messages:
             data = message.encode()
             if batch and (len(batch) == MAX_BATCH or size + len(data) > _ENVELOPE_BYTES):
-                self.send(encode_batch(batch))
+                self.send(self.seal(batch))
                 batch, size = [], 0
             batch.append((device, data))
             size += len(data)
         if batch:
-            self.send(encode_batch(batch))
+            self.send(self.seal(batch))
 
     def _report(self, device: str, ahead: Sequence[str]) -> None:
         for name in ahead:

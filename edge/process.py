@@ -12,8 +12,11 @@ from typing import Any
 from crdt.log import Log
 from edge.http import edge_app
 from edge.node import EdgeNode
+from streams.adapters.envelopes import DOWN, UP, Opener, Sealer
 from streams.adapters.mqtt_link import MqttLink
+from streams.adapters.replica_keys import Registry, load_signer
 from streams.adapters.twin_records import reading_of
+from streams.errors import SettingsError
 from streams.log import get_logger
 from streams.ops import serve
 from streams.settings import Settings
@@ -32,6 +35,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     """Run until *stop* is set.
 
     :raises LogError: if the twin log cannot be used.
+    :raises SettingsError: if a key is missing or cannot be used.
     :raises OSError: if the port is taken.
     """
     edge = settings.edge
@@ -52,6 +56,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
             link.publish(f"{base}/up", envelope)
 
     node.send = send
+    sign(node, settings)
     link.on_message = lambda _topic, payload: node.hear(payload)
     link.on_connect = lambda: _greeted(node)
     app = edge_app(node, lambda: link.why_not_ready, identity)
@@ -64,6 +69,22 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
             await link.stop()
     finally:
         node.close()
+
+
+def sign(node: EdgeNode, settings: Settings) -> None:
+    """Let a node sign and verify, if the settings name keys.
+
+    :raises SettingsError: if a key is missing or cannot be used.
+    """
+    registry, edge = settings.twins.registry, settings.edge
+    if registry is None:
+        return
+    if edge.key is None:
+        raise SettingsError("twins.registry needs edge.key, the key of this site")
+    sealer = Sealer(load_signer(edge.key), UP)
+    opener = Opener(Registry(registry), DOWN)
+    node.seal = lambda parts: sealer.seal(edge.tenant, edge.site, parts)
+    node.open = lambda data: opener.open(data, edge.tenant, edge.site)
 
 
 def _greeted(node: EdgeNode) -> None:

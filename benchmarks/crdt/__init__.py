@@ -12,24 +12,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 
 import orjson
 
 from benchmarks.crdt.plain_docs import FIELDS
-from benchmarks.crdt.site import Site
+from benchmarks.crdt.site import SITE, TENANT, Site
 from benchmarks.report import Measure, at_least, at_most
-from crdt.core.messages import Kind, Message, decode_batch, decode_message, encode_batch
+from crdt.core.messages import Kind, Message, decode_batch, decode_message
 from crdt.core.policies import Policies
 from crdt.core.sync import Session
 from crdt.log import Log
 from crdt.replica import Reading, Replica
 from crdt.torture.run import play
 from edge.node import EdgeNode
+from streams.adapters.envelopes import UP, Opener, Sealer
+from streams.adapters.replica_keys import Registry, load_signer
 from streams.errors import ServiceError
 from streams.gateway.link import Delivery
 from streams.gateway.twin_bridge import up_records
+from streams.pki import Pki
 from streams.services.cache import installed
 from streams.settings import Settings
 
@@ -165,7 +169,7 @@ def edits_and_merges(times: int) -> list[Measure]:
 
 
 def agent(devices: int) -> list[Measure]:
-    """Return how many deltas a worker folds a second, and what an idle twin takes."""
+    """Return how many signed deltas are verified and folded a second, and an idle twin's size."""
     settings = Settings()
     names = [f"pump-{number:05}" for number in range(devices)]
     found = []
@@ -182,15 +186,18 @@ def agent(devices: int) -> list[Measure]:
                 site.edge.edit(name, {"reported.rpm": 1_480}, ())
                 parts += site.up
                 site.up.clear()
-            envelopes = _rebatched(parts, batch)
+            sealer, opener = _keys(Path(folder))
+            envelopes = [sealer.seal(TENANT, SITE, batch) for batch in _rebatched(parts, batch)]
             began_s = time.process_time()
             for envelope in envelopes:
-                delivery = Delivery("hw/v1/bench/north/twin/up", envelope, 1, 1, 0)
-                for record in up_records(delivery, settings):
+                delivery = Delivery(f"hw/v1/{TENANT}/{SITE}/twin/up", envelope, 1, 1, 0)
+                for record in up_records(delivery, settings, opener):
                     site.cloud.append(record.value, at_ms=1, key=record.key, headers=record.headers)
                 site.cloud.run()
             took_s = time.process_time() - began_s
-            found.append(at_least(f"agent, deltas {how}", devices / took_s, "1/s", least))
+            found.append(
+                at_least(f"gateway and agent, signed deltas {how}", devices / took_s, "1/s", least)
+            )
             if batch == 1:
                 site.cloud.checkpoint()
                 sizes = [len(state) for _, state in site.cloud.stored.values()]
@@ -233,9 +240,18 @@ def peer(name: str, overwrites: int, devices: int, changed: int) -> list[Measure
     ]
 
 
-def _rebatched(envelopes: Sequence[bytes], size: int) -> list[bytes]:
+def _keys(folder: Path) -> tuple[Sealer, Opener]:
+    """Return what signs as the site, and what verifies as a gateway does."""
+    pki = Pki(folder / "pki")
+    pki.init(["localhost"], datetime.now(UTC))
+    issued = pki.issue(TENANT, SITE, datetime.now(UTC))
+    signer = load_signer(issued.folder / "replica.key")
+    return Sealer(signer, UP), Opener(Registry(pki.registry), UP)
+
+
+def _rebatched(envelopes: Sequence[bytes], size: int) -> list[list[tuple[str, bytes]]]:
     parts = [part for envelope in envelopes for part in decode_batch(envelope)]
-    return [encode_batch(parts[i : i + size]) for i in range(0, len(parts), size)]
+    return [parts[i : i + size] for i in range(0, len(parts), size)]
 
 
 def _loro_python() -> str:

@@ -134,10 +134,20 @@ def decode_batch(data: bytes) -> list[tuple[str, bytes]]:
     """
     match cbor.loads(data, "twin envelope"):
         case [int(version), list(parts)] if version == VERSION and len(parts) <= MAX_BATCH:
-            return list(_pairs(parts))
+            return decode_parts(parts)
     raise WireError(
         "bad-envelope", f"expected [{VERSION}, [[device, message], ...]], at most {MAX_BATCH}"
     )
+
+
+def decode_parts(parts: list[Any]) -> list[tuple[str, bytes]]:
+    """Return the (device, encoded message) pairs of an envelope.
+
+    :raises WireError: if they are none, or more than ``MAX_BATCH``.
+    """
+    if len(parts) > MAX_BATCH:
+        raise WireError("bad-envelope", f"{len(parts)} messages; at most {MAX_BATCH} in one")
+    return list(_pairs(parts))
 
 
 def _pairs(items: list[Any]) -> tuple[tuple[str, bytes], ...]:

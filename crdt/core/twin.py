@@ -123,6 +123,13 @@ class Twin:
         above = {parent for path in live for parent in parents(path)}
         return {path: r for path, r in live.items() if path not in above or r.winner.kind == LATCH}
 
+    def is_news(self, cell: Cell) -> bool:
+        """Whether merging a cell would change anything."""
+        return not any(
+            other.dominates(cell) or (other.actor, other.counter) == (cell.actor, cell.counter)
+            for other in self.fields.get(cell.path, {}).values()
+        )
+
     def digest(self) -> str:
         """Return the hash of all undominated cells, hex: equal where two replicas agree."""
         cells = [[name, cell.encode()] for name, cell in self.cells().items()]
@@ -137,12 +144,9 @@ class Twin:
         self, cell: Cell, policies: Policies, trusted_until_ms: int, seen: dict[str, Conflict]
     ) -> list[str] | None:
         """Add a cell; return the names it dominates, or None if it is no news."""
+        if not self.is_news(cell):
+            return None
         present = self.fields.get(cell.path, {})
-        for other in present.values():
-            if other.dominates(cell) or (
-                other.actor == cell.actor and other.counter == cell.counter
-            ):
-                return None
         losers = [other for other in present.values() if cell.dominates(other)]
         kept = {actor: other for actor, other in present.items() if other not in losers}
         policy = policies.of(cell.path)

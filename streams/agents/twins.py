@@ -22,6 +22,7 @@ from crdt.core.sync import Outbox, Session
 from crdt.core.view import view
 from crdt.replica import Reading, Replica
 from streams.adapters.rejected import rejected_record
+from streams.adapters.replica_keys import Registry
 from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_records import (
     COMPACT,
@@ -106,6 +107,8 @@ class TwinLogic(PartitionLogic):
 
     def __init__(self, settings: Settings, partition: int) -> None:
         self._reading = reading_of(settings.twins)
+        registry = settings.twins.registry
+        self._registry = None if registry is None else Registry(registry)
         self._max_live = settings.twins.max_live
         self._max_rejected_bytes = settings.gateway.max_rejected_bytes
         self._partition = partition
@@ -173,6 +176,18 @@ class TwinLogic(PartitionLogic):
             return self._compact(key, record)
         raise WireError("bad-kind", f"header {KIND} is {kind[:20]!r}; expected edit, sync, compact")
 
+    def _check(self, key: str, site: str, message: Message, replica: Replica) -> None:
+        """Check who speaks, and have what is new checked before it is merged."""
+        if self._registry is None:
+            return
+        self._registry.refresh()
+        tenant, _, device = key.partition("/")
+        grant = self._registry.grant(tenant, site)
+        if grant is None:
+            raise WireError("unknown-key", f"no key of {tenant}/{site} counts")
+        grant.check_sender(device, message.sender)
+        replica.guard = grant.check_writes
+
     def _compact(self, key: str, record: LogRecord) -> list[Produce]:
         twin = self.device(key)
         if twin is None:
@@ -209,6 +224,7 @@ class TwinLogic(PartitionLogic):
         session = twin.sessions.get(site) or Session(site)
         if site not in twin.sessions and len(twin.sessions) >= _MAX_SITES:
             raise WireError("too-many-sites", f"{key} is synced by {_MAX_SITES} sites already")
+        self._check(key, site, message, twin.replica)
         known = key in self._live
         before, entries = twin.replica.digest(), len(twin.replica.twin.ledger)
         answers = session.receive(message, twin.replica)

@@ -137,6 +137,9 @@ class Gateway(Section):
     """Payloads taken and not yet confirmed by Kafka; beyond it the gateway stops reading."""
     session_expiry_s: Positive = 86_400
     """How long the broker keeps messages for a gateway that is away."""
+    twin_key: Path | None = None
+    """Private key of the hub, which signs what edges are told of twins; needed with
+    ``twins.registry``."""
 
 
 class MetricSpec(Section):
@@ -450,6 +453,9 @@ class Twins(Section):
     compact_ratio: Annotated[float, Field(ge=1.2, le=100)] = 2.0
     """A Doc that is so many times as large as what it holds begins a new epoch, without what was
     overwritten; ``headwater twin compact`` does it at once."""
+    registry: Path | None = None
+    """Public keys of replicas, a file of ``headwater pki``. With it every message between edges and
+    gateways must be signed, and workers check what a site may write."""
     max_live: Positive = 1_024
     """Twins of a partition kept ready as Docs; the others wait as bytes."""
 
@@ -463,6 +469,8 @@ class Edge(Section):
     """Name of the site."""
     data: Path = Path(".headwater/edge")
     """Where the durable log lives."""
+    key: Path | None = None
+    """Private key that signs what this site says of its twins; needed with ``twins.registry``."""
     devices: list[str] = []
     """Devices whose twins are synced from the start; any that is edited here is added."""
     retry_min_ms: Positive = 200

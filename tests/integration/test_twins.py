@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import httpx
 import orjson
 import pytest
 
+from streams.pki import Pki
 from streams.sim.proxy import Proxy
 from tests.conftest import Servers
 from tests.waiting import eventually
@@ -54,7 +56,19 @@ class World:
             HEADWATER_TWINS__PATHS=orjson.dumps(PATHS).decode(),
             HEADWATER_LOG__LEVEL="info",
         )
-        self.edge_env = {**self.env, "HEADWATER_MQTT": f"mqtt://127.0.0.1:{proxy.port}"}
+        keys = Pki(home / "pki")
+        keys.init(["localhost"], datetime.now(UTC))
+        issued = keys.issue(tenant, "north", datetime.now(UTC)).folder
+        self.edge_env = {
+            **self.env,
+            "HEADWATER_MQTT": f"mqtt://127.0.0.1:{proxy.port}",
+            "HEADWATER_TWINS__REGISTRY": str(issued / "registry.json"),
+            "HEADWATER_EDGE__KEY": str(issued / "replica.key"),
+        }
+        self.env |= {
+            "HEADWATER_TWINS__REGISTRY": str(keys.registry),
+            "HEADWATER_GATEWAY__TWIN_KEY": str(keys.folder / "hub.key"),
+        }
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
