@@ -7,7 +7,7 @@ as :class:`WireError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pycrdt import Doc, Map, TransactionEvent
 
@@ -30,6 +30,7 @@ class CellDoc:
         :raises WireError: if one of them cannot be read.
         """
         self._doc: Doc[Map[bytes]] = Doc({_CELLS: Map(), _LEDGER: Map()}, client_id=client_id)
+        self._maps = {root: self._doc.get(root, type=Map) for root in (*_ROOTS, _EPOCH)}
         self._subscription: object = None
         for update in updates:
             self.apply(update)
@@ -40,7 +41,7 @@ class CellDoc:
         :raises WireError: if what it says is none.
         """
         with _Guard("epoch"):
-            data = self._doc.get(_EPOCH, type=Map).get("id")
+            data = self._maps[_EPOCH].get("id")
         if data is None:
             return FIRST
         match cbor.loads(bytes(data), "epoch") if isinstance(data, bytes | bytearray) else None:
@@ -64,11 +65,21 @@ class CellDoc:
         with _Guard("update"):
             self._doc.apply_update(update)
 
+    def extend(self, updates: Sequence[bytes], epoch: Epoch) -> None:
+        """Merge updates of a Doc of that epoch.
+
+        :raises WireError: if one of them cannot be read, or they are of another epoch.
+        """
+        for update in updates:
+            self.apply(update)
+        if updates and self.epoch() != epoch:
+            raise WireError("bad-epoch", f"the Doc says {self.epoch()}, not {epoch}")
+
     def write(self, shown: Contents, wanted: Contents) -> None:
         """Make the Doc, which shows *shown*, show *wanted*, in one transaction."""
         with self._doc.transaction():
             for root, have, want in zip(_ROOTS, shown, wanted, strict=True):
-                carrier = self._doc.get(root, type=Map)
+                carrier = self._maps[root]
                 for name, data in want.items():
                     if have.get(name) != data:
                         carrier[name] = data
@@ -77,7 +88,7 @@ class CellDoc:
 
     def begin(self, epoch: Epoch) -> None:
         """Name the epoch of an empty Doc."""
-        self._doc.get(_EPOCH, type=Map)["id"] = cbor.dumps(list(epoch))
+        self._maps[_EPOCH]["id"] = cbor.dumps(list(epoch))
 
     def update(self, vector: bytes = b"\x00") -> bytes:
         """Return what a Doc of that state vector lacks; all of it for the empty one.
@@ -101,7 +112,7 @@ class CellDoc:
 
     def _plain(self, root: str) -> dict[str, bytes]:
         found = {}
-        for name, data in self._doc.get(root, type=Map).items():
+        for name, data in self._maps[root].items():
             if not isinstance(data, bytes | bytearray):
                 raise WireError(
                     "bad-cell", f"{name[:80]!r} in {root}: {type(data).__name__} instead of bytes"

@@ -14,7 +14,7 @@ from hashlib import sha256
 from crdt.core.cell_codec import decode
 from crdt.core.cells import Cell
 from crdt.core.edits import Operation, Stamp
-from crdt.core.epochs import Epoch, checked_epoch
+from crdt.core.epochs import FIRST, Epoch, checked_epoch
 from crdt.core.errors import WireError
 from crdt.core.hlc import ZERO, Hlc, adopt, next_stamp
 from crdt.core.ledger import Conflict, decode_conflict
@@ -70,17 +70,20 @@ class Replica:
         self.hlc: Hlc = ZERO
         self.counter = 0
         self._outbox = Outbox()
-        self._origin = ""
+        self._trial: list[bytes] | None = None
+        """Updates of the Doc while it is not known yet whether they may stay."""
         self._made: list[bytes] = []
         self._ahead: list[str] = []
         self._digest: bytes | None = None
         self._replaced = False
         self.guard: Guard | None = None
         """Checks what is new in a message before it is merged; raises :class:`WireError`."""
-        epoch = CellDoc(stored := list(updates)).epoch()
-        self._doc = CellDoc(stored, self._client_id(epoch))
-        self.epoch: Epoch = epoch
+        stored = list(updates)
+        self._doc = CellDoc(stored, self._client_id(FIRST))
+        self.epoch: Epoch = self._doc.epoch()
         """Of the Doc."""
+        if self.epoch != FIRST:
+            self._doc = CellDoc(stored, self._client_id(self.epoch))
         self._shown: Contents = self._doc.contents()
         cells, ledger = self._shown
         self._merge(
@@ -131,37 +134,27 @@ class Replica:
         :param origin: the peer that sent it; the updates are not sent back there.
         :raises WireError: if anything in it is not what it should be.
         """
-        foreign = message.epoch != self.epoch
-        # On a copy first: a Doc cannot take back what it has applied.
-        copied = () if foreign else (self._doc.update(),)
-        scratch = CellDoc([*copied, *message.updates])
-        if message.updates and scratch.epoch() != message.epoch:
-            raise WireError("bad-epoch", f"the Doc says {scratch.epoch()}, not {message.epoch}")
-        carried, carried_ledger = scratch.contents()
-        known, known_ledger = self._shown
-        fresh = [item for item in carried.items() if known.get(item[0]) != item[1]]
-        fresh_ledger = dict(
-            item for item in carried_ledger.items() if known_ledger.get(item[0]) != item[1]
-        )
-        fresh_ledger.update(message.ledger)
-        cap = self.reading.limits.max_value_bytes
-        cells = [decode(name, data, cap) for name, data in (*fresh, *message.cells)]
-        entries = self._entries(fresh_ledger)
-        self._check_room(cells)
-        if self.guard is not None:
-            news = [cell for cell in cells if self.twin.is_news(cell)]
-            told = [entry for key, entry in entries.items() if key not in self.twin.ledger]
-            self.guard(news, told)
-            cells = news
-        if not foreign:
-            self._apply(message.updates, (carried, carried_ledger), origin)
-        elif message.updates and message.epoch > self.epoch:
-            self._move(scratch.update(), message.epoch, origin)
-        change = self._merge(cells, entries)
-        self._ahead += change.ahead
-        self._carry()
-        self._adopt(cells)
-        return change
+        if message.epoch != self.epoch:
+            return self._take_foreign(message, origin)
+        before = self._doc.update() if message.updates else b""
+        self._trial = []
+        try:
+            self._doc.extend(message.updates, self.epoch)
+            shown = self._doc.contents() if message.updates else self._shown
+            cells, entries = self._checked(message, shown)
+        except WireError:
+            if message.updates:
+                # A Doc cannot take back what it has applied.
+                self._doc = CellDoc([before], self._client_id(self.epoch))
+                self._doc.observe(self._observed)
+            self._trial = None
+            raise
+        made, self._trial = self._trial, None
+        for update in made:
+            self._outbox.append(origin, update)
+        self._made += made
+        self._shown = shown
+        return self._take_in(cells, entries)
 
     def trusted_until_ms(self) -> int:
         """Return the time beyond which the clock of a writer is not believed."""
@@ -247,6 +240,41 @@ class Replica:
         """Go on in a stored life, where whoever stored it goes on with the very same state."""
         self._outbox, self.counter, self.hlc = outbox, counter, hlc
 
+    def _take_foreign(self, message: Message, origin: str) -> Change:
+        """Merge what comes from a Doc of another epoch: cell by cell, never as Docs."""
+        doc = CellDoc()
+        doc.extend(message.updates, message.epoch)
+        cells, entries = self._checked(message, doc.contents())
+        if message.updates and message.epoch > self.epoch:
+            self._move(doc.update(), message.epoch, origin)
+        return self._take_in(cells, entries)
+
+    def _checked(
+        self, message: Message, carried: Contents
+    ) -> tuple[Sequence[Cell], dict[str, Conflict]]:
+        """Decode and check what a message and a Doc carry that is not known yet."""
+        (cells_there, ledger_there), (known, known_ledger) = carried, self._shown
+        fresh = [item for item in cells_there.items() if known.get(item[0]) != item[1]]
+        fresh_ledger = dict(
+            item for item in ledger_there.items() if known_ledger.get(item[0]) != item[1]
+        )
+        fresh_ledger.update(message.ledger)
+        cap = self.reading.limits.max_value_bytes
+        cells = [decode(name, data, cap) for name, data in (*fresh, *message.cells)]
+        entries = self._entries(fresh_ledger)
+        self._check_room(cells)
+        if self.guard is not None:
+            cells = [cell for cell in cells if self.twin.is_news(cell)]
+            self.guard(cells, [e for key, e in entries.items() if key not in self.twin.ledger])
+        return cells, entries
+
+    def _take_in(self, cells: Sequence[Cell], entries: Mapping[str, Conflict]) -> Change:
+        change = self._merge(cells, entries)
+        self._ahead += change.ahead
+        self._carry()
+        self._adopt(cells)
+        return change
+
     def _entries(self, ledger: Mapping[str, bytes]) -> dict[str, Conflict]:
         cap = self.reading.limits.max_value_bytes
         return {key: decode_conflict(key, data, cap) for key, data in ledger.items()}
@@ -280,15 +308,6 @@ class Replica:
         for cell in cells:
             self.hlc = adopt(self.hlc, cell.hlc, now_ms, self.reading.skew_ms)
 
-    def _apply(self, updates: Iterable[bytes], shown: Contents, origin: str) -> None:
-        self._origin = origin
-        try:
-            for update in updates:
-                self._doc.apply(update)
-        finally:
-            self._origin = ""
-        self._shown = shown
-
     def _move(self, update: bytes, epoch: Epoch, origin: str) -> None:
         """Go on in another Doc, of a greater epoch; whoever lacks it gets it whole."""
         self._doc = CellDoc([update], self._client_id(epoch))
@@ -309,7 +328,10 @@ class Replica:
         self._shown = (cells, ledger)
 
     def _observed(self, update: bytes) -> None:
-        self._outbox.append(self._origin, update)
+        if self._trial is not None:
+            self._trial.append(update)
+            return
+        self._outbox.append("", update)
         self._made.append(update)
 
 

@@ -33,10 +33,11 @@ def decode(name: str, data: bytes, max_value_bytes: int) -> Cell:
         cell = _checked(path, actor, fields)
     except EditError as error:
         raise WireError(error.reason, error.detail) from error
-    size = len(cell.payload())
-    if size > max_value_bytes + _OVERHEAD_BYTES:
-        raise WireError("too-big", f"{path}: {size} bytes; at most {max_value_bytes} are kept")
-    return cell
+    if len(data) > max_value_bytes:
+        size = len(cell.payload())
+        if size > max_value_bytes + _OVERHEAD_BYTES:
+            raise WireError("too-big", f"{path}: {size} bytes; at most {max_value_bytes} are kept")
+    return cell.with_encoding(data)
 
 
 def _checked(path: str, actor: str, fields: Any) -> Cell:

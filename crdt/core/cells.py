@@ -72,6 +72,11 @@ class Cell:
             self._encoded.append(cbor.dumps(fields))
         return self._encoded[0]
 
+    def with_encoding(self, data: bytes) -> Cell:
+        """Return this cell, which knows now that these bytes are its encoding."""
+        self._encoded[:] = [data]
+        return self
+
     def _content(self) -> list[object]:
         if self.state is None:
             return [] if self.deleted else [self.value]

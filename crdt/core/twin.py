@@ -42,6 +42,7 @@ class Twin:
     limits: Limits = field(default_factory=Limits)
     fields: dict[str, dict[str, Cell]] = field(default_factory=dict)
     ledger: dict[str, Conflict] = field(default_factory=dict)
+    _digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def cells(self) -> dict[str, Cell]:
         """Return all cells by name, sorted."""
@@ -67,6 +68,7 @@ class Twin:
 
         :param trusted_until_ms: clocks later than this lose against others, and are reported.
         """
+        self._digests.clear()
         added: dict[str, Cell] = {}
         dropped: list[str] = []
         seen: dict[str, Conflict] = dict(ledger)
@@ -132,13 +134,17 @@ class Twin:
 
     def digest(self) -> str:
         """Return the hash of all undominated cells, hex: equal where two replicas agree."""
-        cells = [[name, cell.encode()] for name, cell in self.cells().items()]
-        return sha256(cbor.dumps(cells)).hexdigest()
+        if "cells" not in self._digests:
+            cells = [[name, cell.encode()] for name, cell in self.cells().items()]
+            self._digests["cells"] = sha256(cbor.dumps(cells)).hexdigest()
+        return self._digests["cells"]
 
     def ledger_digest(self) -> str:
         """Return the hash of the conflict ledger, hex."""
-        entries = [[key, self.ledger[key].encode()] for key in sorted(self.ledger)]
-        return sha256(cbor.dumps(entries)).hexdigest()
+        if "ledger" not in self._digests:
+            entries = [[key, self.ledger[key].encode()] for key in sorted(self.ledger)]
+            self._digests["ledger"] = sha256(cbor.dumps(entries)).hexdigest()
+        return self._digests["ledger"]
 
     def _put(
         self, cell: Cell, policies: Policies, trusted_until_ms: int, seen: dict[str, Conflict]

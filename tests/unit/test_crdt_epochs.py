@@ -117,6 +117,21 @@ def test_an_epoch_from_the_future_or_another_than_the_docs_is_refused() -> None:
     assert target.epoch.number == 0
 
 
+def test_an_update_that_would_change_the_epoch_is_taken_back_whole() -> None:
+    target, peer = Replica("cloud:0", READING), Replica("edge:s:1-x", READING)
+    target.edit({"desired.a": 1}, (), now_ms=1)
+    before = (target.digest(), target.stored(), target.outbox.seq)
+    doc = CellDoc([target.stored()])
+    doc.begin(Epoch(3, "three"))
+    liar = Message(Kind.DELTA, "x", 1, b"", "", 0, updates=(doc.update(target.vector()),))
+    with pytest.raises(WireError, match="the Doc says"):
+        target.take(liar, "s")
+    assert (target.digest(), target.stored(), target.outbox.seq) == before
+    target.edit({"desired.a": 2}, (), now_ms=2)
+    talk(peer, target)
+    assert value_of(peer, "desired.a") == 2
+
+
 def test_a_message_of_the_first_epoch_has_the_bytes_it_had_before_there_were_epochs() -> None:
     first = Message(Kind.ACK, "x", 1, b"", "", 0)
     assert first.encode()[:2] == b"\x8e\x01"
