@@ -14,7 +14,7 @@ from hashlib import sha256
 from crdt.core.cell_codec import decode
 from crdt.core.cells import Cell
 from crdt.core.edits import Operation, Stamp
-from crdt.core.epochs import FIRST, Epoch, checked_epoch
+from crdt.core.epochs import FIRST, Epoch, check_reachable, checked_epoch
 from crdt.core.errors import WireError
 from crdt.core.hlc import ZERO, Hlc, adopt, next_stamp
 from crdt.core.ledger import Conflict, decode_conflict
@@ -242,6 +242,7 @@ class Replica:
 
     def _take_foreign(self, message: Message, origin: str) -> Change:
         """Merge what comes from a Doc of another epoch: cell by cell, never as Docs."""
+        check_reachable(message.epoch, self.epoch)
         doc = CellDoc()
         doc.extend(message.updates, message.epoch)
         cells, entries = self._checked(message, doc.contents())

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from crdt.core.edits import Alter, Increment, Latch, Operation, Take
+from crdt.core.edits import Alter, Increment, Latch, Operation
 from crdt.core.errors import EditError, WireError
 from crdt.core.messages import Message, decode_message
 from crdt.core.policies import Policies
@@ -319,6 +319,3 @@ def operation(path: str, number: int, *, other: bool) -> Operation:
         elements = (number % 4,)
         return Alter(path, (), elements) if other else Alter(path, elements)
     return Latch(path, on=not other)
-
-
-__all__ = ["HUB", "REGISTERS", "ROLES", "STARTS", "STOP", "Take", "ViolationError", "World"]

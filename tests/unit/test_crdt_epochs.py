@@ -109,7 +109,14 @@ def test_an_epoch_from_the_future_or_another_than_the_docs_is_refused() -> None:
     )
     with pytest.raises(WireError, match="the Doc says"):
         target.take(liar, "s")
-    for number, token in ((2_000_000, "t"), (-1, "t"), (1, ""), (0, "t"), (1, "t" * 100)):
+    doc = CellDoc()
+    doc.begin(Epoch(2**33, "t"))
+    future = Message(
+        Kind.SNAPSHOT, "x", 1, b"", "", 0, updates=(doc.update(),), epoch=Epoch(2**33, "t")
+    )
+    with pytest.raises(WireError, match="from the future"):
+        target.take(future, "s")
+    for number, token in ((2**63, "t"), (-1, "t"), (1, ""), (0, "t"), (1, "t" * 100)):
         forged = Message(Kind.ACK, "x", 1, b"", "", 0, epoch=Epoch(number, token))
         with pytest.raises(WireError, match="epoch"):
             decode_message(forged.encode())

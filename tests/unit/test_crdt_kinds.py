@@ -132,6 +132,72 @@ def test_a_change_of_kind_takes_hold_with_the_next_write() -> None:
         assert (entry.policy, entry.loser.value) == ("kinds-differ", "four")
 
 
+MINUTE_MS = 60_000
+TEN = 10 * 60 * MINUTE_MS
+
+
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        ("latest", 70),
+        ("edge-wins", 40),
+        ("cloud-wins", 70),
+        ("min", 40),
+        ("max", 70),
+        ("keep-all", [70, 40]),
+    ],
+)
+@pytest.mark.parametrize("north_first", [True, False])
+def test_what_each_policy_does_in_the_case_of_three_that_the_documentation_tells(
+    policy: str, shown: object, north_first: bool
+) -> None:
+    reading = Reading(Policies((("desired.limit", policy),)))
+    north, south = (Replica(f"edge:{name}:1-x", reading) for name in ("north", "south"))
+    hub = Replica("cloud:0", reading)
+    hub.edit({"desired.limit": 50}, (), now_ms=TEN - 60 * MINUTE_MS)
+    talk(north, hub)
+    talk(south, hub)
+    north.edit({"desired.limit": 60}, (), now_ms=TEN)
+    hub.edit({"desired.limit": 70}, (), now_ms=TEN + MINUTE_MS)
+    south.take(message(north.stored()), "north")
+    south.edit({"desired.limit": 40}, (), now_ms=TEN - 2 * MINUTE_MS)
+    for side in (north, south, north) if north_first else (south, north, south):
+        talk(side, hub)
+    for side in (north, south, hub):
+        assert value_of(side, "desired.limit") == shown
+        held = {c.value for c in side.twin.fields["desired.limit"].values()}
+        assert held == {70, 40}
+
+
+def test_a_value_of_five_megabytes_is_refused_by_edit_and_by_wire() -> None:
+    site = Replica("edge:s:1-x", Reading(limits=Limits(max_value_bytes=10**7, max_bytes=10**8)))
+    site.edit({"desired.a": "x" * 5_000_000}, (), now_ms=1)
+    hub = cloud()
+    before = hub.digest()
+    with pytest.raises(WireError, match="at most 65536 are kept"):
+        hub.take(message(site.stored()), "s")
+    with pytest.raises(EditError, match="max_value_bytes"):
+        hub.edit({"desired.a": "x" * 5_000_000}, (), now_ms=1)
+    assert hub.digest() == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["desired..a", "desired.", "desired.a\x00b", "desired.a\nb", "a.b", "desired", "", "\ud800"],
+)
+def test_odd_paths_are_refused(path: str) -> None:
+    with pytest.raises(EditError, match="bad-path"):
+        edge().edit({path: 1}, (), now_ms=1)
+
+
+@pytest.mark.parametrize("path", ["desired.ä ö/+#", "desired.a@b", "tags.🛑.x"])
+def test_paths_of_any_printable_characters_travel(path: str) -> None:
+    site, hub = edge(), cloud()
+    site.edit({path: 1}, (), now_ms=1)
+    talk(site, hub)
+    assert value_of(hub, path) == 1
+
+
 def test_take_the_other_writes_what_was_not_chosen_and_ends_the_conflict() -> None:
     site, hub = edge(), cloud()
     site.edit({"desired.limit": 5}, (), now_ms=1)
