@@ -17,6 +17,7 @@ from crdt.core.edits import Operation
 from crdt.core.errors import EditError, WireError
 from crdt.core.messages import MAX_BATCH, Message, decode_batch, decode_message, encode_batch
 from crdt.core.policies import Policies
+from crdt.core.rolls import NAME, Roll, place_of
 from crdt.core.sync import Session
 from crdt.core.values import Value
 from crdt.core.view import view
@@ -31,6 +32,8 @@ _AHEAD = Counter("headwater_edge_twin_clocks_ahead", "Writes whose clock was not
 _COMPACTIONS = Counter("headwater_edge_twin_compactions", "Epochs begun.")
 _MAX_DEVICE = 128
 _ENVELOPE_BYTES = 131_072
+_ANSWER_MS = 10_000
+"""How long a roll call is waited for before each device says hello by itself."""
 CLOUD = "cloud"
 
 
@@ -41,6 +44,8 @@ class _Device:
     unsaved: list[bytes] = field(default_factory=list)
     replaced: bool = False
     """Whether they are of another Doc than what is stored."""
+    equal: bool = False
+    """Whether a roll call said so, and nothing changed since."""
     agreed: bool = False
     """Whether this life was once equal with the cloud: then all that ended lives said is here."""
 
@@ -74,6 +79,9 @@ class EdgeNode:
         """Opens one, or raises :class:`WireError`."""
         self.send: Callable[[bytes], None] = _nowhere
         """Takes envelopes for the cloud; what is lost is repaired by the next hello."""
+        self._partition_of: Callable[[str], int] | None = None
+        self._rolls: dict[int, Roll] = {}
+        self._called_ms: dict[int, int] = {}
         for device, updates in log.load().items():
             self._open(device, updates)
         for device in devices:
@@ -144,6 +152,9 @@ class EdgeNode:
             self._refuse("?", error)
             return
         for device, data in parts:
+            if device.startswith(NAME):
+                self._answered(device, data)
+                continue
             try:
                 found = self._get(device)
                 answers = found.session.receive(decode_message(data), found.replica)
@@ -155,11 +166,39 @@ class EdgeNode:
             self._save(device, found)
             self._tell([(device, m) for m in answers])
 
+    def keep_rolls(self, partition_of: Callable[[str], int]) -> None:
+        """Compare all devices by roll calls from now on, one for each partition."""
+        self._partition_of = partition_of
+        for device, found in self._devices.items():
+            self._enroll(device, found)
+
+    def call(self) -> int:
+        """Ask which devices differ, instead of a hello for each; return how many are compared."""
+        for partition, roll in self._rolls.items():
+            self._called_ms[partition] = self._clock()
+            self.send(self.seal([(f"{NAME}{partition}", roll.call())]))
+        return len(self._devices) if self._rolls else 0
+
     def greet(self, *, all_devices: bool) -> int:
-        """Say hello for all devices, or for those not known to be in sync; return how many."""
-        chosen = [(n, d) for n, d in self._devices.items() if all_devices or not _in_sync(d)]
+        """Say hello for all devices, or for those not known to be in sync; return how many.
+
+        Those that a roll call is about are left out while its answer may still come.
+        """
+        now_ms = self._clock()
+        chosen = [
+            (n, d)
+            for n, d in self._devices.items()
+            if all_devices or not (_in_sync(d) or self._awaits(n, now_ms))
+        ]
         self._tell([(n, d.session.hello(d.replica, want=True)) for n, d in chosen])
         return len(chosen)
+
+    def _awaits(self, device: str, now_ms: int) -> bool:
+        """Whether the answer to a roll call may still tell of a device."""
+        if self._partition_of is None or not self._called_ms:
+            return False
+        called_ms = self._called_ms.get(self._partition_of(device))
+        return called_ms is not None and 0 <= now_ms - called_ms < _ANSWER_MS
 
     def status(self) -> dict[str, Any]:
         """Return life, devices and how many of them are in sync."""
@@ -185,8 +224,37 @@ class EdgeNode:
     def _open(self, device: str, updates: Sequence[bytes]) -> None:
         replica = Replica(self._life, self._reading, updates, self._clock)
         found = self._devices[device] = _Device(replica, Session(CLOUD))
+        self._enroll(device, found)
         if replica.wants_compaction():
             self._compact(found)
+
+    def _enroll(self, device: str, found: _Device) -> None:
+        if self._partition_of is not None:
+            roll = self._rolls.setdefault(self._partition_of(device), Roll())
+            roll.put(device, found.replica.digest())
+
+    def _answered(self, name: str, data: bytes) -> None:
+        """Note who is equal, and talk about those who are not."""
+        try:
+            partition = int(name.removeprefix(NAME))
+            roll = self._rolls[partition]
+            places = roll.differing(data)
+        except (ValueError, KeyError):
+            self._refuse("?", WireError("bad-roll", f"no roll call is of {name[:40]!r}"))
+            return
+        except WireError as error:
+            self._refuse("?", error)
+            return
+        self._called_ms.pop(partition, None)
+        messages: list[tuple[str, Message]] = []
+        for device in roll.devices():
+            found = self._devices[device]
+            found.equal = place_of(device) not in places
+            found.agreed |= found.equal
+            if not found.equal:
+                found.session.agreed = False
+                messages += [(device, m) for m in found.session.resume(found.replica)]
+        self._tell(messages)
 
     def _compact(self, found: _Device) -> None:
         token, now_ms = secrets.token_hex(4), self._clock()
@@ -198,6 +266,9 @@ class EdgeNode:
         if found.replica.wants_compaction():
             self._compact(found)
         made, replaced = found.replica.drain()
+        if made:
+            found.equal = False
+            self._enroll(device, found)
         found.replaced |= replaced
         found.unsaved = made if replaced else found.unsaved + made
         if found.unsaved:
@@ -230,7 +301,8 @@ class EdgeNode:
 
 
 def _in_sync(device: _Device) -> bool:
-    return device.session.agreed and device.session.acked == device.replica.outbox.seq
+    heard = device.session.agreed and device.session.acked == device.replica.outbox.seq
+    return device.equal or heard
 
 
 def _nowhere(_: bytes) -> None:

@@ -27,6 +27,7 @@ class Site:
         self.edge = EdgeNode(
             Log(folder / "twins.db"), SITE, reading_of(settings.twins), self._clock, devices
         )
+        self.edge.keep_rolls(lambda device: 0)
         self.cloud = Driver(make_twins(settings))
         self.up: list[bytes] = []
         self.edge.send = self.up.append
@@ -49,7 +50,7 @@ class Site:
             for envelope in sent:
                 self.sent_bytes += len(envelope)
                 delivery = Delivery(f"hw/v1/{TENANT}/{SITE}/twin/up", envelope, 1, 1, 0)
-                self._append(up_records(delivery, self.settings))
+                self._append(up_records(delivery, self.settings, None))
             self.cloud.run()
             down = self.cloud.records("twin.down")[self._told :]
             self._told += len(down)

@@ -175,7 +175,15 @@ class Session:
 
     def hello(self, store: Store, *, want: bool) -> Message:
         """Return the message that begins or resumes a conversation."""
+        if want:
+            # Whatever is not acknowledged may be lost.
+            self.sent = self.acked
         return self._message(Kind.HELLO, store, want=want, vector=store.vector())
+
+    def resume(self, store: Store) -> list[Message]:
+        """Return what finds out about a difference: what the peer may have missed, or a hello."""
+        self.sent = self.acked
+        return self.pending(store) or [self.hello(store, want=True)]
 
     def pending(self, store: Store) -> list[Message]:
         """Return what the peer was not sent yet."""
@@ -212,7 +220,8 @@ class Session:
             return [*answers, *self._across(message, store, differs=differs)]
         if message.heard == store.incarnation:
             self.acked = self.sent = min(message.applied, store.outbox.seq)
-            return answers + (self.pending(store) or self._repair(message, store))
+            # A delta says all that a hello would.
+            return self.pending(store) or answers + self._repair(message, store)
         self.acked = 0
         return [*answers, self._snapshot(store, message.vector or _NOTHING, with_cells=differs)]
 

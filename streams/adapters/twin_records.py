@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
+from crdt.core.errors import WireError
 from crdt.core.limits import Limits
 from crdt.core.messages import Message, encode_batch
 from crdt.core.policies import Policies
+from crdt.core.rolls import NAME
 from crdt.replica import Reading
 from streams.core.placement import device_key, partition_of
 from streams.ports import Produce
@@ -22,7 +24,7 @@ from streams.settings import Twins
 from streams.topics import TWIN_DOWN, TWIN_UPDATES
 
 KIND, SITE, TENANT = "hw-kind", "hw-site", "hw-tenant"
-EDIT, SYNC, COMPACT = b"edit", b"sync", b"compact"
+EDIT, SYNC, COMPACT, ROLL = b"edit", b"sync", b"compact", b"roll"
 
 
 def policies_of(settings: Twins) -> Policies:
@@ -75,6 +77,29 @@ def sync_record(tenant: str, site: str, device: str, message: bytes, partitions:
         device_key(tenant, device),
         partition_of(tenant, device, partitions),
         {KIND: SYNC, SITE: site.encode(), "content-type": b"application/cbor"},
+    )
+
+
+def roll_record(tenant: str, site: str, name: str, call: bytes, partitions: int) -> Produce:
+    """Return the record of a roll call.
+
+    :raises WireError: if it names no partition.
+    """
+    number = name.removeprefix(NAME)
+    if not (number.isascii() and number.isdigit() and int(number) < partitions):
+        raise WireError("bad-roll", f"{name[:40]!r} names none of {partitions} partitions")
+    headers = {KIND: ROLL, SITE: site.encode(), "content-type": b"application/cbor"}
+    return Produce(TWIN_UPDATES, call, f"{tenant}/{site}".encode(), int(number), headers)
+
+
+def answer_record(tenant: str, site: str, answer: bytes, partition: int) -> Produce:
+    """Return the record of the answer to a roll call."""
+    return Produce(
+        TWIN_DOWN,
+        encode_batch([(f"{NAME}{partition}", answer)]),
+        f"{tenant}/{site}".encode(),
+        partition,
+        {TENANT: tenant.encode(), SITE: site.encode(), "content-type": b"application/cbor"},
     )
 
 

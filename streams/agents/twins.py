@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from crdt.core.errors import TwinError, WireError
 from crdt.core.hlc import ZERO
 from crdt.core.messages import Message, decode_message
+from crdt.core.rolls import Roll
 from crdt.core.sync import Outbox, Session
 from crdt.core.view import view
 from crdt.replica import Reading, Replica
@@ -28,8 +29,10 @@ from streams.adapters.twin_records import (
     COMPACT,
     EDIT,
     KIND,
+    ROLL,
     SITE,
     SYNC,
+    answer_record,
     down_record,
     reading_of,
 )
@@ -46,7 +49,7 @@ _COMPACTIONS = Counter("headwater_worker_twin_compactions", "Epochs begun.")
 _STATE_VERSION = 1
 _CBOR_ARRAY = 4
 """Major type (RFC 8949, 3.1)."""
-_KINDS = {EDIT: "edit", SYNC: "sync", COMPACT: "compact"}
+_KINDS = {EDIT: "edit", SYNC: "sync", COMPACT: "compact", ROLL: "roll"}
 _MAX_SITES = 16
 """Sites that may sync one device."""
 
@@ -117,6 +120,8 @@ class TwinLogic(PartitionLogic):
         self._stamps: dict[str, int] = {}
         self._dirty: dict[str, int] = {}
         self._log_ms = 0
+        self._rolls: dict[tuple[str, str], Roll] = {}
+        """(tenant, site) -> its twins here, from its first roll call on."""
 
     # -- PartitionLogic -----------------------------------------------------------------------
 
@@ -174,7 +179,12 @@ class TwinLogic(PartitionLogic):
             return self._sync(key, record)
         if kind == COMPACT:
             return self._compact(key, record)
-        raise WireError("bad-kind", f"header {KIND} is {kind[:20]!r}; expected edit, sync, compact")
+        if kind == ROLL:
+            answer = self._roll(tenant, device).answer(record.value or b"")
+            return [answer_record(tenant, device, answer, self._partition)]
+        raise WireError(
+            "bad-kind", f"header {KIND} is {kind[:20]!r}; expected edit, sync, compact, roll"
+        )
 
     def _check(self, key: str, site: str, message: Message, replica: Replica) -> None:
         """Check who speaks, and have what is new checked before it is merged."""
@@ -302,10 +312,28 @@ class TwinLogic(PartitionLogic):
         life = f"cloud:{self._partition}.{record.offset}.{record.timestamp}"
         return DeviceTwin(Replica(life, self._reading, clock=self._now_ms))
 
+    def _roll(self, tenant: str, site: str) -> Roll:
+        """Return the roll of a site; the first time all twins are looked at."""
+        roll = self._rolls.get((tenant, site))
+        if roll is None:
+            roll = self._rolls[tenant, site] = Roll()
+            for key in [*self._live, *self._frozen]:
+                whose, _, device = key.partition("/")
+                twin = self._live.get(key) if whose == tenant else None
+                if whose == tenant and twin is None:
+                    twin = DeviceTwin.thaw(self._frozen[key], self._reading, self._now_ms)
+                if twin is not None and site in twin.sessions:
+                    roll.put(device, twin.replica.digest())
+        return roll
+
     def _keep(self, key: str, twin: DeviceTwin, record: LogRecord) -> None:
         if twin.replica.wants_compaction():
             self._begin_epoch(twin, record)
         twin.replica.drain()
+        tenant, _, device = key.partition("/")
+        for site in twin.sessions:
+            if (tenant, site) in self._rolls:
+                self._rolls[tenant, site].put(device, twin.replica.digest())
         twin.replica.outbox.trim(min((s.acked for s in twin.sessions.values()), default=0))
         self._live[key] = twin
         self._dirty.setdefault(key, record.offset)

@@ -19,13 +19,14 @@ from prometheus_client import Counter
 
 from crdt.core.errors import WireError
 from crdt.core.messages import MAX_BATCH, decode_batch, encode_batch
+from crdt.core.rolls import NAME
 from streams.adapters.envelopes import DOWN as DOWN_WAY
 from streams.adapters.envelopes import MAX_ENVELOPE_BYTES, Opener, Sealer
 from streams.adapters.envelopes import UP as UP_WAY
 from streams.adapters.mqtt_link import MqttLink
 from streams.adapters.rejected import rejected_record
 from streams.adapters.replica_keys import Registry, load_signer
-from streams.adapters.twin_records import SITE, TENANT, sync_record
+from streams.adapters.twin_records import SITE, TENANT, roll_record, sync_record
 from streams.errors import DecodeError, SettingsError
 from streams.gateway.link import Delivery, Link, Session
 from streams.gateway.process import client_id
@@ -246,6 +247,7 @@ def up_records(
             parts = _parts(delivery.payload)
         else:
             parts = list(opener.open(delivery.payload, tenant, site))
+        return [_up_record(tenant, site, *part, settings.topics.partitions) for part in parts]
     except WireError as error:
         _REJECTED.labels(error.reason).inc()
         return [
@@ -259,8 +261,11 @@ def up_records(
                 site=site,
             )
         ]
-    partitions = settings.topics.partitions
-    return [sync_record(tenant, site, device, data, partitions) for device, data in parts]
+
+
+def _up_record(tenant: str, site: str, name: str, data: bytes, partitions: int) -> Produce:
+    record = roll_record if name.startswith(NAME) else sync_record
+    return record(tenant, site, name, data, partitions)
 
 
 def _parts(payload: bytes) -> list[tuple[str, bytes]]:
