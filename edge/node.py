@@ -17,7 +17,7 @@ from crdt.core.edits import Operation
 from crdt.core.errors import EditError, WireError
 from crdt.core.messages import MAX_BATCH, Message, decode_batch, decode_message, encode_batch
 from crdt.core.policies import Policies
-from crdt.core.rolls import NAME, Roll, place_of
+from crdt.core.rolls import NAME, Roll
 from crdt.core.sync import Session
 from crdt.core.values import Value
 from crdt.core.view import view
@@ -238,7 +238,7 @@ class EdgeNode:
         try:
             partition = int(name.removeprefix(NAME))
             roll = self._rolls[partition]
-            places = roll.differing(data)
+            apart, equal = roll.differing(data)
         except (ValueError, KeyError):
             self._refuse("?", WireError("bad-roll", f"no roll call is of {name[:40]!r}"))
             return
@@ -247,13 +247,12 @@ class EdgeNode:
             return
         self._called_ms.pop(partition, None)
         messages: list[tuple[str, Message]] = []
-        for device in roll.devices():
+        for device in equal:
+            self._devices[device].equal = self._devices[device].agreed = True
+        for device in sorted(apart):
             found = self._devices[device]
-            found.equal = place_of(device) not in places
-            found.agreed |= found.equal
-            if not found.equal:
-                found.session.agreed = False
-                messages += [(device, m) for m in found.session.resume(found.replica)]
+            found.equal = found.session.agreed = False
+            messages += [(device, m) for m in found.session.resume(found.replica)]
         self._tell(messages)
 
     def _compact(self, found: _Device) -> None:

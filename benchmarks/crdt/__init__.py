@@ -76,7 +76,7 @@ def a_week_offline(devices: int, changed: int) -> list[Measure]:
         for name in names:
             site.edge.edit(name, {"desired.mode": 1}, ())
         site.talk()
-        site.edge.greet(all_devices=True)
+        site.edge.call()
         site.talk()
         assert site.edge.status()["in_sync"] == devices
         for number in range(changed):

@@ -1,14 +1,14 @@
 """Which of many twins differ, in two small messages: digests of buckets of twins.
 
-Each twin has a place among 4,096, by its name; 16 places are a bucket. A bucket's digest is the
-XOR of hashes over name and digest of each twin in it, so one changed twin costs one step. The
-caller sends the digests of its 256 buckets; the answer holds, for those that differ, the digests of
-the 16 places, and so the caller knows whom to talk about.
+Twins are spread over buckets by a hash of their names, about ten to a bucket, and in it over 16
+places. A digest is the XOR of hashes over name and digest of each twin there. The caller sends the
+digests of its buckets; the answer holds, for those that differ, the digests of their places, and so
+the caller knows whom to talk about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -17,8 +17,10 @@ from crdt.core.errors import WireError
 
 NAME: Final = "\x00roll/"
 """With the number of a partition it stands where an envelope names a device; none is called so."""
-_BUCKETS: Final = 256
+_MAX_BUCKETS: Final = 4_096
+_PER_BUCKET: Final = 10
 _PLACES: Final = 16
+_HASH_BITS: Final = 16
 _BYTES: Final = 4
 """Of a digest: that two differing buckets look equal has a chance of one in four billion."""
 _VERSION: Final = 1
@@ -29,21 +31,19 @@ class Roll:
 
     def __init__(self) -> None:
         self._hashes: dict[str, int] = {}
-        self._places = [0] * (_BUCKETS * _PLACES)
+        self._called = 1
 
     def put(self, device: str, digest: bytes) -> None:
         """Note the digest of a twin, new or changed."""
-        fresh = int.from_bytes(sha256(device.encode() + b"\x00" + digest).digest()[:_BYTES], "big")
-        self._places[place_of(device)] ^= fresh ^ self._hashes.get(device, 0)
-        self._hashes[device] = fresh
-
-    def devices(self) -> Iterator[str]:
-        """Yield the names of all twins."""
-        yield from self._hashes
+        hashed = sha256(device.encode() + b"\x00" + digest).digest()
+        self._hashes[device] = int.from_bytes(hashed[:_BYTES], "big")
 
     def call(self) -> bytes:
         """Return the message that asks which buckets differ."""
-        return cbor.dumps([_VERSION, b"".join(map(self._bucket, range(_BUCKETS)))])
+        wanted = max(1, len(self._hashes) // _PER_BUCKET)
+        self._called = min(_MAX_BUCKETS, 1 << (wanted - 1).bit_length())
+        places = self._places(self._called)
+        return cbor.dumps([_VERSION, b"".join(_bucket(places, n) for n in range(self._called))])
 
     def answer(self, call: bytes) -> bytes:
         """Return the answer to a peer's call.
@@ -51,55 +51,73 @@ class Roll:
         :raises WireError: if it is none.
         """
         match cbor.loads(call, "roll call"):
-            case [1, bytes(theirs)] if len(theirs) == _BUCKETS * _BYTES:
+            case [1, bytes(theirs)] if _is_count(len(theirs)):
                 pass
             case _:
-                raise WireError("bad-roll", f"expected the digests of {_BUCKETS} buckets")
+                raise WireError("bad-roll", f"expected digests of up to {_MAX_BUCKETS} buckets")
+        count = len(theirs) // _BYTES
+        places = self._places(count)
         differing = [
-            [bucket, b"".join(map(self._place, _places_of(bucket)))]
-            for bucket in range(_BUCKETS)
-            if self._bucket(bucket) != theirs[bucket * _BYTES : (bucket + 1) * _BYTES]
+            [n, _digests(places, n)]
+            for n in range(count)
+            if _bucket(places, n) != theirs[n * _BYTES : (n + 1) * _BYTES]
         ]
-        return cbor.dumps([_VERSION, differing])
+        return cbor.dumps([_VERSION, count, differing])
 
-    def differing(self, answer: bytes) -> set[int]:
-        """Return the places that differ, from the answer to one's own call.
+    def differing(self, answer: bytes) -> tuple[set[str], set[str]]:
+        """Return who differs and who does not, from the answer to one's own call.
 
-        :raises WireError: if it is no answer.
+        :raises WireError: if it is no answer to that call.
         """
         match cbor.loads(answer, "roll call"):
-            case [1, list(buckets)] if all(map(_is_bucket, buckets)):
+            case [1, int(count), list(buckets)] if count == self._called and all(
+                _is_bucket(found, count) for found in buckets
+            ):
                 theirs: Mapping[int, bytes] = dict(buckets)
             case _:
                 raise WireError("bad-roll", f"expected buckets with {_PLACES} digests each")
-        return {
-            place
-            for bucket, digests in theirs.items()
-            for number, place in enumerate(_places_of(bucket))
-            if self._place(place) != digests[number * _BYTES : (number + 1) * _BYTES]
+        places = self._places(count)
+        places_apart = {
+            n * _PLACES + k
+            for n, digests in theirs.items()
+            for k in range(_PLACES)
+            if _digests(places, n)[k * _BYTES : (k + 1) * _BYTES]
+            != digests[k * _BYTES : (k + 1) * _BYTES]
         }
+        apart = {device for device in self._hashes if _place(device, count) in places_apart}
+        return apart, self._hashes.keys() - apart
 
-    def _place(self, place: int) -> bytes:
-        return self._places[place].to_bytes(_BYTES, "big")
-
-    def _bucket(self, bucket: int) -> bytes:
-        total = 0
-        for place in _places_of(bucket):
-            total ^= self._places[place]
-        return total.to_bytes(_BYTES, "big")
-
-
-def place_of(device: str) -> int:
-    """Return the place of a twin."""
-    return int.from_bytes(sha256(device.encode()).digest()[:2], "big") >> 4
+    def _places(self, buckets: int) -> list[int]:
+        places = [0] * (buckets * _PLACES)
+        for device, hashed in self._hashes.items():
+            places[_place(device, buckets)] ^= hashed
+        return places
 
 
-def _places_of(bucket: int) -> range:
-    return range(bucket * _PLACES, (bucket + 1) * _PLACES)
+def _place(device: str, buckets: int) -> int:
+    hashed = int.from_bytes(sha256(device.encode()).digest()[: _HASH_BITS // 8], "big")
+    return hashed * buckets * _PLACES >> _HASH_BITS
 
 
-def _is_bucket(found: object) -> bool:
+def _bucket(places: Sequence[int], bucket: int) -> bytes:
+    total = 0
+    for place in places[bucket * _PLACES : (bucket + 1) * _PLACES]:
+        total ^= place
+    return total.to_bytes(_BYTES, "big")
+
+
+def _digests(places: Sequence[int], bucket: int) -> bytes:
+    part = places[bucket * _PLACES : (bucket + 1) * _PLACES]
+    return b"".join(place.to_bytes(_BYTES, "big") for place in part)
+
+
+def _is_count(size: int) -> bool:
+    count, rest = divmod(size, _BYTES)
+    return not rest and 0 < count <= _MAX_BUCKETS and not count & (count - 1)
+
+
+def _is_bucket(found: object, buckets: int) -> bool:
     match found:
         case [int(bucket), bytes(digests)]:
-            return 0 <= bucket < _BUCKETS and len(digests) == _PLACES * _BYTES
+            return 0 <= bucket < buckets and len(digests) == _PLACES * _BYTES
     return False

@@ -1,7 +1,8 @@
 """Signed envelopes: COSE_Sign1 (RFC 9052) with Ed25519 around a batch of sync messages.
 
-The payload is the deterministic CBOR array ``[2, direction, tenant, site, life, seq, [[device,
-message], ...]]``. ``seq`` counts the envelopes of one life of the sender; each is taken once. An
+The payload is the deterministic CBOR array ``[2, direction, tenant, site, life, seq, packed]``;
+``packed`` is ``[[device, message], ...]``, deterministic CBOR as well, compressed by zlib. ``seq``
+counts the envelopes of one life of the sender; each is taken once. An
 envelope that was tampered with, is of another direction or site, or was seen before is refused
 before anything in it is read.
 """
@@ -9,8 +10,9 @@ before anything in it is read.
 from __future__ import annotations
 
 import secrets
+import zlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from crdt.core import cbor
 from crdt.core.errors import WireError
@@ -41,11 +43,9 @@ class Sealer:
     def seal(self, tenant: str, site: str, parts: Parts) -> bytes:
         """Return a signed envelope to or from a site."""
         self._seq += 1
+        packed = zlib.compress(cbor.dumps([list(part) for part in parts]))
         payload = cbor.dumps(
-            [
-                *(_VERSION, self._direction, tenant, site, self._life, self._seq),
-                [list(part) for part in parts],
-            ]
+            [_VERSION, self._direction, tenant, site, self._life, self._seq, packed]
         )
         return sign1(payload, self._signer.key, self._signer.kid)
 
@@ -85,13 +85,27 @@ class Opener:
 
     def _checked(self, payload: bytes, kid: str, tenant: str, site: str) -> Parts:
         match cbor.loads(payload, "signed envelope"):
-            case [2, str(direction), str(to), str(there), str(life), int(seq), list(parts)]:
+            case [2, str(direction), str(to), str(there), str(life), int(seq), bytes(packed)]:
                 pass
             case _:
                 raise WireError("bad-envelope", "expected the seven fields of a signed envelope")
         if (direction, to, there) != (self._direction, tenant, site):
             raise WireError("bad-envelope", f"is {direction} for {to}/{there}, not {tenant}/{site}")
-        found = decode_parts(parts)
+        found = decode_parts(_unpacked(packed))
         if not self._window.admit(f"{kid} {life}", seq):
             raise WireError("replayed", f"envelope {seq} of key {kid} was taken before")
         return found
+
+
+def _unpacked(packed: bytes) -> list[Any]:
+    inflating = zlib.decompressobj()
+    try:
+        data = inflating.decompress(packed, MAX_ENVELOPE_BYTES)
+    except zlib.error as error:
+        raise WireError("bad-envelope", f"cannot be decompressed: {error}") from error
+    if not inflating.eof or inflating.unused_data:
+        raise WireError("too-big", f"more than {MAX_ENVELOPE_BYTES} bytes, or cut short")
+    parts = cbor.loads(data, "signed envelope")
+    if not isinstance(parts, list):
+        raise WireError("bad-envelope", "expected pairs of device and message")
+    return parts

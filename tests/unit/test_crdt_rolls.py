@@ -10,7 +10,7 @@ import pytest
 from benchmarks.crdt.site import SITE, TENANT, Site
 from crdt.core.errors import WireError
 from crdt.core.messages import decode_batch, encode_batch
-from crdt.core.rolls import NAME, Roll, place_of
+from crdt.core.rolls import NAME, Roll
 from crdt.log import Log
 from edge.node import EdgeNode
 from streams.adapters.twin_records import reading_of
@@ -21,21 +21,23 @@ from streams.settings import Settings
 DEVICES = [f"pump-{number}" for number in range(300)]
 
 
-def test_only_places_of_twins_that_differ_are_told() -> None:
+def test_those_that_differ_are_told_and_few_others() -> None:
     one, other = Roll(), Roll()
     for device in DEVICES:
         one.put(device, b"same")
         other.put(device, b"same")
-    assert one.differing(other.answer(one.call())) == set()
+    assert one.differing(other.answer(one.call())) == (set(), set(DEVICES))
     one.put("pump-7", b"changed here")
     other.put("pump-8", b"changed there")
     other.put("pump-new", b"only there")
-    changed = {place_of(device) for device in ("pump-7", "pump-8", "pump-new")}
-    assert one.differing(other.answer(one.call())) == changed
+    apart, equal = one.differing(other.answer(one.call()))
+    assert {"pump-7", "pump-8"} <= apart
+    assert len(apart) < 20
+    assert apart | equal == set(DEVICES)
     one.put("pump-7", b"same")
     one.put("pump-8", b"changed there")
     one.put("pump-new", b"only there")
-    assert one.differing(other.answer(one.call())) == set()
+    assert one.differing(other.answer(one.call())) == (set(), {*DEVICES, "pump-new"})
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80", b"\x82\x01\x41a", b"\x82\x02\x80"])
@@ -80,10 +82,11 @@ def test_after_a_cut_only_those_that_were_changed_are_talked_about(site: Site) -
 def test_an_edge_in_a_new_life_is_equal_without_a_hello_and_goes_on(
     site: Site, tmp_path: Path
 ) -> None:
-    site.edge.close()
+    old = site.edge
+    old.close()
     reading = reading_of(site.settings.twins)
     site.edge = EdgeNode(Log(tmp_path / "twins.db"), SITE, reading, lambda: 1_000)
-    site.edge.send = site.up.append
+    site.edge.send, site.edge.seal, site.edge.open = site.up.append, old.seal, old.open
     site.edge.keep_rolls(lambda device: 0)
     site.up.clear()
     site.edge.call()
