@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -21,19 +20,16 @@ import orjson
 from benchmarks.crdt.plain_docs import FIELDS
 from benchmarks.crdt.site import SITE, TENANT, Site
 from benchmarks.report import Measure, at_least, at_most
-from crdt.core.messages import Kind, Message, decode_batch, decode_message
+from crdt.core.messages import Kind, Message, decode_batch, decode_message, encode_batch
 from crdt.core.policies import Policies
 from crdt.core.sync import Session
 from crdt.log import Log
 from crdt.replica import Reading, Replica
 from crdt.torture.run import play
 from edge.node import EdgeNode
-from streams.adapters.envelopes import UP, Opener, Sealer
-from streams.adapters.replica_keys import Registry, load_signer
 from streams.errors import ServiceError
 from streams.gateway.link import Delivery
 from streams.gateway.twin_bridge import up_records
-from streams.pki import Pki
 from streams.services.cache import installed
 from streams.settings import Settings
 
@@ -181,17 +177,17 @@ def agent(devices: int) -> list[Measure]:
             site.talk()
             site.edge.greet(all_devices=True)
             site.talk()
+            signed, site.edge.seal = site.edge.seal, encode_batch
             parts = []
             for name in names:
                 site.edge.edit(name, {"reported.rpm": 1_480}, ())
                 parts += site.up
                 site.up.clear()
-            sealer, opener = _keys(Path(folder))
-            envelopes = [sealer.seal(TENANT, SITE, batch) for batch in _rebatched(parts, batch)]
+            envelopes = [signed(some) for some in _rebatched(parts, batch)]
             began_s = time.process_time()
             for envelope in envelopes:
                 delivery = Delivery(f"hw/v1/{TENANT}/{SITE}/twin/up", envelope, 1, 1, 0)
-                for record in up_records(delivery, settings, opener):
+                for record in up_records(delivery, settings, site.opener):
                     site.cloud.append(record.value, at_ms=1, key=record.key, headers=record.headers)
                 site.cloud.run()
             took_s = time.process_time() - began_s
@@ -238,15 +234,6 @@ def peer(name: str, overwrites: int, devices: int, changed: int) -> list[Measure
         Measure(f"plain {name}: an edit, in memory", round(found["edit_us"], 1), "µs"),
         Measure(f"plain {name}: merging one delta: p50", round(found["merge_us"], 1), "µs"),
     ]
-
-
-def _keys(folder: Path) -> tuple[Sealer, Opener]:
-    """Return what signs as the site, and what verifies as a gateway does."""
-    pki = Pki(folder / "pki")
-    pki.init(["localhost"], datetime.now(UTC))
-    issued = pki.issue(TENANT, SITE, datetime.now(UTC))
-    signer = load_signer(issued.folder / "replica.key")
-    return Sealer(signer, UP), Opener(Registry(pki.registry), UP)
 
 
 def _rebatched(envelopes: Sequence[bytes], size: int) -> list[list[tuple[str, bytes]]]:
