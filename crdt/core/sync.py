@@ -27,6 +27,7 @@ from crdt.core.messages import Kind, Message
 
 _MAX_UPDATES = 256
 _MAX_BYTES = 262_144
+_CONTESTED = 4
 _NOTHING = b"\x00"
 """State vector of an empty Doc."""
 
@@ -149,6 +150,8 @@ class Session:
     """Whether both had everything and equal digests when last compared."""
     repaired: tuple[int, int] = (-1, -1)
     """Sequences at which a repair was sent: it is sent once."""
+    contested: int = 0
+    """Messages since both agreed after which the Doc had to be rewritten from the cells."""
 
     def receive(self, message: Message, store: Store) -> list[Message]:
         """Take a message in; return the answers.
@@ -203,12 +206,19 @@ class Session:
     def _take(self, message: Message, store: Store) -> list[Message]:
         if message.kind is Kind.DELTA and message.first > self.applied:
             return [self._message(Kind.ACK, store, want=True)]
+        before = store.outbox.seq
         store.take(message, self.peer)
+        # Cells that the Doc did not show had to be written into it, or others taken out.
+        self.contested += store.outbox.seq - before > len(message.updates)
         if message.sender != self.incarnation:
             self.incarnation, self.applied = message.sender, 0
         self.applied = max(self.applied, message.last)
         self._note_ack(message, store)
         answers = self.pending(store) or self._repair(message, store)
+        if answers and self.contested >= _CONTESTED:
+            # Two Docs that show different cells, each written over by the other, would never rest.
+            self.contested = 0
+            answers = [self._snapshot(store, _NOTHING, with_cells=True)]
         # An acknowledgement is never acknowledged, so every conversation ends.
         return answers or [self._message(Kind.ACK, store)]
 
@@ -246,6 +256,7 @@ class Session:
         if not settled:
             return []
         self.agreed = message.digest == store.digest()
+        self.contested = 0 if self.agreed else self.contested
         if self.agreed or self.repaired == (seq, message.seq):
             return []
         self.repaired = (seq, message.seq)
