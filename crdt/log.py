@@ -21,8 +21,8 @@ CREATE INDEX IF NOT EXISTS updates_device ON updates (device, seq);
 """
 _VERSION = 1
 _BUSY_S = 0.5
-_FOLD_AT = 256
-"""Updates of a device after which they are replaced by one."""
+_FOLD_BYTES = 4_096
+"""Updates of a device are replaced by one when they are longer, and longer than that one."""
 
 
 class LogError(Exception):
@@ -44,8 +44,9 @@ class Log:
                 path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
             )
             self._open()
-            rows = self._db.execute("SELECT device, count(*) FROM updates GROUP BY device")
-            self._counts: dict[str, int] = dict(rows.fetchall())
+            rows = self._db.execute("SELECT device, sum(length(data)) FROM updates GROUP BY device")
+            self._sizes: dict[str, tuple[int, int]] = {d: (0, size) for d, size in rows}
+            """Device -> bytes when last replaced by one update, and bytes since."""
         except sqlite3.Error as error:
             raise LogError(
                 f"{path}: cannot be used as a twin log: {error}; is another edge process running "
@@ -72,27 +73,38 @@ class Log:
             found.setdefault(device, []).append(data)
         return found
 
-    def append(self, device: str, updates: Sequence[bytes], whole: Callable[[], bytes]) -> None:
+    def append(
+        self,
+        device: str,
+        updates: Sequence[bytes],
+        whole: Callable[[], bytes],
+        *,
+        replace: bool = False,
+    ) -> None:
         """Store updates; they are on disk when this returns.
 
         :param whole: gives the device's whole Doc as one update, asked for now and then to
             keep the log short.
+        :param replace: in place of all that is stored, as of another Doc.
         :raises LogError: if the disk is full or fails; then nothing of it is stored.
         """
-        count = self._counts.get(device, 0) + len(updates)
+        least, more = self._sizes.get(device, (0, 0))
+        more += sum(map(len, updates))
+        fold = replace or more > max(_FOLD_BYTES, least)
         try:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
-                if count > _FOLD_AT:
+                if fold:
                     self._db.execute("DELETE FROM updates WHERE device = ?", (device,))
-                    updates, count = [whole()], 1
+                    updates = [whole()]
+                    least, more = len(updates[0]), 0
                 self._db.executemany(
                     "INSERT INTO updates (device, data) VALUES (?, ?)",
                     [(device, update) for update in updates],
                 )
         except sqlite3.Error as error:
             raise LogError(f"{self._path}: cannot store an update: {error}") from error
-        self._counts[device] = count
+        self._sizes[device] = (least, more)
 
     def close(self) -> None:
         """Close the file."""

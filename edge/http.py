@@ -10,9 +10,14 @@ from fastapi import FastAPI, HTTPException, Request
 from crdt.core.errors import EditError
 from crdt.log import LogError
 from edge.node import EdgeNode
+from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_http import body_of, refusal, unknown
-from streams.adapters.twin_records import parse_edit
 from streams.ops import ops_app
+
+
+def not_stored(error: LogError) -> HTTPException:
+    """Return the answer where the disk refused: 503."""
+    return HTTPException(503, {"reason": "not-stored", "detail": str(error)})
 
 
 def edge_app(node: EdgeNode, link_state: Callable[[], str], identity: dict[str, str]) -> FastAPI:
@@ -43,12 +48,22 @@ def edge_app(node: EdgeNode, link_state: Callable[[], str], identity: dict[str, 
     @app.patch("/v1/devices/{device}/twin")
     async def edit(device: str, request: Request) -> dict[str, Any]:
         try:
-            sets, deletes = parse_edit(await body_of(request))
-            node.edit(device, sets, deletes)
+            asked = parse_edit(await body_of(request), node.policies)
+            node.edit(device, asked.sets, asked.deletes, asked.operations)
         except EditError as error:
             raise refusal(error) from error
         except LogError as error:
-            raise HTTPException(503, {"reason": "not-stored", "detail": str(error)}) from error
+            raise not_stored(error) from error
+        return {**identity, **(node.view(device) or {})}
+
+    @app.post("/v1/devices/{device}/twin/compact")
+    async def compact(device: str) -> dict[str, Any]:
+        try:
+            node.compact(device)
+        except KeyError as error:
+            raise unknown(device) from error
+        except LogError as error:
+            raise not_stored(error) from error
         return {**identity, **(node.view(device) or {})}
 
     return app

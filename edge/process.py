@@ -7,20 +7,25 @@ import signal
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from crdt.log import Log
 from edge.http import edge_app
 from edge.node import EdgeNode
+from streams.adapters.envelopes import DOWN, UP, Opener, Sealer
 from streams.adapters.mqtt_link import MqttLink
+from streams.adapters.replica_keys import Registry, load_signer
 from streams.adapters.twin_records import reading_of
+from streams.core.placement import partition_of
+from streams.errors import SettingsError
 from streams.log import get_logger
 from streams.ops import serve
 from streams.settings import Settings
 
 _log = get_logger(__name__)
 _VERIFY_S = 60.0
-"""Pause between hellos that compare digests while all seems well."""
+"""Pause between roll calls while all seems well."""
 
 
 def wall_ms() -> int:
@@ -32,6 +37,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     """Run until *stop* is set.
 
     :raises LogError: if the twin log cannot be used.
+    :raises SettingsError: if a key is missing or cannot be used.
     :raises OSError: if the port is taken.
     """
     edge = settings.edge
@@ -52,8 +58,10 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
             link.publish(f"{base}/up", envelope)
 
     node.send = send
+    sign(node, settings)
     link.on_message = lambda _topic, payload: node.hear(payload)
     link.on_connect = lambda: _greeted(node)
+    node.keep_rolls(partial(partition_of, edge.tenant, partitions=settings.topics.partitions))
     app = edge_app(node, lambda: link.why_not_ready, identity)
     _log.info("edge", **identity, **node.status())
     try:
@@ -66,8 +74,24 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
         node.close()
 
 
+def sign(node: EdgeNode, settings: Settings) -> None:
+    """Let a node sign and verify, if the settings name keys.
+
+    :raises SettingsError: if a key is missing or cannot be used.
+    """
+    registry, edge = settings.twins.registry, settings.edge
+    if registry is None:
+        return
+    if edge.key is None:
+        raise SettingsError("twins.registry needs edge.key, the key of this site")
+    sealer = Sealer(load_signer(edge.key), UP)
+    opener = Opener(Registry(registry), DOWN)
+    node.seal = lambda parts: sealer.seal(edge.tenant, edge.site, parts)
+    node.open = lambda data: opener.open(data, edge.tenant, edge.site)
+
+
 def _greeted(node: EdgeNode) -> None:
-    _log.info("saying hello", devices=node.greet(all_devices=True))
+    _log.info("comparing", devices=node.call())
 
 
 async def _greet(node: EdgeNode, link: MqttLink, min_s: float, max_s: float) -> None:
@@ -79,8 +103,10 @@ async def _greet(node: EdgeNode, link: MqttLink, min_s: float, max_s: float) -> 
         verify = time.monotonic() - verified_s >= _VERIFY_S
         if verify:
             verified_s = time.monotonic()
-        greeted = node.greet(all_devices=verify) if link.connected else 0
-        pause_s = min(2 * pause_s, max_s) if greeted and not verify else min_s
+        if verify and link.connected:
+            node.call()
+        greeted = node.greet(all_devices=False) if link.connected else 0
+        pause_s = min(2 * pause_s, max_s) if greeted else min_s
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

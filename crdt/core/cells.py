@@ -2,29 +2,28 @@
 
 A cell is named ``path@actor`` and only that actor writes it. *a* dominates *b* if its writer
 had seen *b*: then *b* is history, whatever the clocks say. Cells of which neither dominates
-are concurrent: a policy chooses between them (see :mod:`crdt.core.policies`).
+are concurrent: a policy chooses between them (see :mod:`crdt.core.policies`). A cell of a counter
+or set has seen only what it carries (see :mod:`crdt.core.sums`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from crdt.core import cbor
-from crdt.core.errors import EditError, WireError
 from crdt.core.hlc import Hlc
-from crdt.core.values import Value, check_path, check_value
+from crdt.core.kinds import COUNTER, REGISTER, SET, Sets, State, Tally
+from crdt.core.values import Value
 
-REGISTER: Final = 0
-"""The kind of a cell; counters, sets and latches will have numbers of their own."""
-_MAX_ACTOR_BYTES = 200
-_MAX_INT = 2**63 - 1
+LIVES: Final = 16
+"""Ended lives of a replica that a new cell of a register or latch still says it has seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell. ``value`` means nothing where ``deleted``."""
+    """One cell. ``value`` means nothing where ``deleted``, and is nothing of counters and sets."""
 
     path: str
     actor: str
@@ -34,6 +33,12 @@ class Cell:
     hlc: Hlc
     value: Value = None
     deleted: bool = False
+    kind: int = REGISTER
+    state: State | Sets | None = None
+    """Of a counter or set: what the actor did. Of a latch: who is known to have set it."""
+    carried: Mapping[str, State] = field(default_factory=dict)
+    """Of a counter or set: what ended lives did, as of their counter in ``seen``."""
+    _encoded: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -45,6 +50,11 @@ class Cell:
         """``actor:counter``, which with the path names this write for ever."""
         return f"{self.actor}:{self.counter}"
 
+    @property
+    def sums(self) -> bool:
+        """Whether cells of its kind sum up instead of replacing each other."""
+        return self.kind in (COUNTER, SET)
+
     def dominates(self, other: Cell) -> bool:
         """Whether the writer of this cell had seen the other one (of the same path)."""
         if self.actor == other.actor:
@@ -52,13 +62,30 @@ class Cell:
         return self.seen.get(other.actor, 0) >= other.counter
 
     def payload(self) -> bytes:
-        """Return kind and value alone, encoded: two cells say the same if these are equal."""
-        return cbor.dumps([REGISTER, [] if self.deleted else [self.value]])
+        """Return kind and content alone, encoded: two cells say the same if these are equal."""
+        return cbor.dumps([self.kind, self._content()])
 
     def encode(self) -> bytes:
-        """Return the deterministic encoding of everything but the name."""
-        content = [] if self.deleted else [self.value]
-        return cbor.dumps([REGISTER, content, self.counter, dict(self.seen), list(self.hlc)])
+        """Return the deterministic encoding of everything but the name; made once."""
+        if not self._encoded:
+            fields = [self.kind, self._content(), self.counter, dict(self.seen), list(self.hlc)]
+            self._encoded.append(cbor.dumps(fields))
+        return self._encoded[0]
+
+    def with_encoding(self, data: bytes) -> Cell:
+        """Return this cell, which knows now that these bytes are its encoding."""
+        self._encoded[:] = [data]
+        return self
+
+    def _content(self) -> list[object]:
+        if self.state is None:
+            return [] if self.deleted else [self.value]
+        if isinstance(self.state, Sets):
+            return [self.value, dict(self.state.known)]
+        own = _plain(self.state)
+        if not self.carried:
+            return own
+        return [*own, {actor: _plain(state) for actor, state in self.carried.items()}]
 
 
 def vector_of(cells: Iterable[Cell]) -> dict[str, int]:
@@ -71,46 +98,41 @@ def vector_of(cells: Iterable[Cell]) -> dict[str, int]:
     return vector
 
 
-def decode(name: str, data: bytes, max_value_bytes: int) -> Cell:
-    """Decode a cell.
+def recent(vector: Mapping[str, int], present: Iterable[str], lives: int = LIVES) -> dict[str, int]:
+    """Return a version vector without the lives that ended long ago, so that it stays short.
 
-    :raises WireError: if name or bytes are not those of a cell, or it is too big.
+    Kept are the actors of *present* cells and, of each replica, the latest lives. A replica that
+    comes back with the cell of a forgotten life finds it concurrent instead of history: it shows
+    as a conflict, and nothing is lost.
     """
-    path, at, actor = name.rpartition("@")
-    if not at or not actor or len(actor.encode("utf-8", "replace")) > _MAX_ACTOR_BYTES:
-        raise WireError("bad-cell", f"{name[:80]!r}: a cell is named path@actor")
-    fields = cbor.loads(data, f"cell {name[:80]!r}")
-    try:
-        check_path(path)
-        cell = _checked(path, actor, fields)
-        if not cell.deleted:
-            check_value(cell.value, path)
-    except EditError as error:
-        raise WireError(error.reason, error.detail) from error
-    size = len(cell.payload())
-    if size > max_value_bytes + 16:
-        raise WireError("too-big", f"{path}: {size} bytes; at most {max_value_bytes} are kept")
-    return cell
+    kept = set(present)
+    by_replica: dict[str, list[tuple[int, str]]] = {}
+    for actor in vector:
+        if actor not in kept:
+            by_replica.setdefault(replica_of(actor), []).append((life_of(actor), actor))
+    for ended in by_replica.values():
+        kept.update(actor for _, actor in sorted(ended)[-lives:])
+    return {actor: counter for actor, counter in vector.items() if actor in kept}
 
 
-def _checked(path: str, actor: str, fields: Any) -> Cell:
-    match fields:
-        case [kind, list(content), counter, dict(seen), [ms, n]] if (
-            _is_count(kind)
-            and len(content) <= 1
-            and _is_count(counter)
-            and _is_count(ms)
-            and _is_count(n)
-            and all(isinstance(a, str) and _is_count(c) for a, c in seen.items())
-        ):
-            if kind != REGISTER:
-                raise WireError("unknown-kind", f"{path}: cells of kind {kind} are not known here")
-            value = content[0] if content else None
-            return Cell(path, actor, counter, seen, Hlc(ms, n), value, not content)
-    raise WireError(
-        "bad-cell", f"{path}: expected kind, payload, counter, version vector and clock"
-    )
+def replica_of(actor: str) -> str:
+    """Return the replica of which an actor is one life: ``edge:north`` of ``edge:north:7-3fa9``."""
+    return actor.rpartition(":")[0]
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_INT
+def life_of(actor: str) -> int:
+    """Return the number of a life, 7 of ``edge:north:7-3fa9``; 0 if its name has none."""
+    digits = actor.rpartition(":")[2].partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else 0
+
+
+def _plain(state: State) -> list[object]:
+    if isinstance(state, Tally):
+        return [state.added, state.taken]
+    removed: dict[bytes, dict[str, int]] = {}
+    for (key, actor), counter in sorted(state.removed.items()):
+        removed.setdefault(key, {})[actor] = counter
+    return [
+        [[cbor.loads(key, "element"), what] for key, what in part]
+        for part in (sorted(state.added.items()), removed.items())
+    ]

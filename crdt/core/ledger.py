@@ -8,15 +8,19 @@ same conflict, the smaller encoding is kept by all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crdt.core import cbor
-from crdt.core.cells import Cell, decode
+from crdt.core.cell_codec import decode
+from crdt.core.cells import Cell
 from crdt.core.errors import WireError
-from crdt.core.policies import NAMES, resolve
+from crdt.core.policies import LATCHED, NAMES, TRUST_ALL, read_field
 
 LONGER_PATH = "longer-path"
 """Not a policy to choose: a field and one below it were both written; the longer path counts."""
+KINDS_DIFFER = "kinds-differ"
+"""Nor is this: a field was written as two kinds at once; a latch counts before a set, a set before
+a counter, a counter before a register."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class Conflict:
     winner: Cell
     loser: Cell
     policy: str
+    _encoded: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def key(self) -> str:
@@ -39,17 +44,26 @@ class Conflict:
         return max(self.winner.hlc.ms, self.loser.hlc.ms)
 
     def encode(self) -> bytes:
-        """Return the deterministic encoding."""
-        cells = [[cell.name, cell.encode()] for cell in (self.winner, self.loser)]
-        return cbor.dumps([self.policy, *cells])
+        """Return the deterministic encoding; made once."""
+        if not self._encoded:
+            cells = [[cell.name, cell.encode()] for cell in (self.winner, self.loser)]
+            self._encoded.append(cbor.dumps([self.policy, *cells]))
+        return self._encoded[0]
 
 
-def conflict_between(one: Cell, other: Cell, policy: str) -> Conflict | None:
+def conflict_between(
+    one: Cell, other: Cell, policy: str, trusted_until_ms: int = TRUST_ALL
+) -> Conflict | None:
     """Return the entry for two cells of a field, or None if they do not contradict each other."""
-    if one.dominates(other) or other.dominates(one) or one.payload() == other.payload():
+    if one.dominates(other) or other.dominates(one):
         return None
-    winner = resolve([one, other], policy).winner
-    return Conflict(winner, other if winner is one else one, policy)
+    if one.kind != other.kind:
+        winner = max(one, other, key=lambda cell: cell.kind)
+        return Conflict(winner, other if winner is one else one, KINDS_DIFFER)
+    if one.sums or one.payload() == other.payload():
+        return None
+    found = read_field([one, other], policy, trusted_until_ms)
+    return Conflict(found.winner, other if found.winner is one else one, found.policy)
 
 
 def decode_conflict(key: str, data: bytes, max_value_bytes: int) -> Conflict:
@@ -58,8 +72,11 @@ def decode_conflict(key: str, data: bytes, max_value_bytes: int) -> Conflict:
     :raises WireError: if the bytes are not those of the entry with this key.
     """
     match cbor.loads(data, "ledger entry"):
-        case [str(policy), [str(a), bytes(a_data)], [str(b), bytes(b_data)]] if (
-            policy in NAMES or policy == LONGER_PATH
+        case [str(policy), [str(a), bytes(a_data)], [str(b), bytes(b_data)]] if policy in (
+            *NAMES,
+            LATCHED,
+            LONGER_PATH,
+            KINDS_DIFFER,
         ):
             winner, loser = decode(a, a_data, max_value_bytes), decode(b, b_data, max_value_bytes)
             entry = Conflict(winner, loser, policy)

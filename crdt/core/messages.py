@@ -1,8 +1,9 @@
 """The one message of the sync protocol and its encoding.
 
 A message is a CBOR array, deterministic: ``[version, kind, sender, seq, digest, heard, applied,
-want, first, last, updates, vector, cells, ledger]``. Every kind carries what the sender has and
-what it has heard, so every message is also an acknowledgement.
+want, first, last, updates, vector, cells, ledger]``, in version 2 followed by ``epoch``, which is
+``[number, token]``. Version 1 is that of a Doc which was never compacted. Every kind carries what
+the sender has and what it has heard, so every message is also an acknowledgement.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from enum import IntEnum
 from typing import Any, Final
 
 from crdt.core import cbor
+from crdt.core.epochs import FIRST, Epoch, checked_epoch
 from crdt.core.errors import WireError
 
 VERSION: Final = 1
+"""Of envelopes, and of messages of the first epoch."""
+_VERSION_WITH_EPOCH: Final = 2
 _MAX_INT = 2**63 - 1
-_LENGTH = 14
 MAX_BATCH: Final = 256
 """Devices in one envelope."""
 
@@ -32,7 +35,8 @@ class Kind(IntEnum):
     ACK = 2
     """Only says what was applied; ``want`` means: there is a gap, send again from there."""
     SNAPSHOT = 3
-    """All that the receiver lacks as one update, and all cells where digests differ."""
+    """All that a Doc of the state vector ``vector`` lacks as one update (without one: the whole
+    Doc), and all cells where digests differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +61,21 @@ class Message:
     vector: bytes = b""
     cells: tuple[tuple[str, bytes], ...] = ()
     ledger: tuple[tuple[str, bytes], ...] = ()
+    epoch: Epoch = FIRST
+    """Of the sender's Doc, which ``updates`` and ``vector`` are of."""
 
     def encode(self) -> bytes:
         """Return the deterministic encoding."""
+        version, *epoch = (
+            [VERSION] if self.epoch == FIRST else [_VERSION_WITH_EPOCH, list(self.epoch)]
+        )
         return cbor.dumps(
             [
-                *(VERSION, int(self.kind), self.sender, self.seq, self.digest, self.heard),
+                *(version, int(self.kind), self.sender, self.seq, self.digest, self.heard),
                 *(self.applied, self.want, self.first, self.last, list(self.updates), self.vector),
                 [list(cell) for cell in self.cells],
                 [list(entry) for entry in self.ledger],
+                *epoch,
             ]
         )
 
@@ -76,9 +86,15 @@ def decode_message(data: bytes) -> Message:
     :raises WireError: if the bytes are not those of a message of this version.
     """
     fields = cbor.loads(data, "sync message")
-    if not isinstance(fields, list) or not fields or fields[0] != VERSION:
-        raise WireError("unknown-version", f"expected a sync message of version {VERSION}")
-    match fields[1:]:
+    epoch = FIRST
+    match fields:
+        case [1, *rest]:
+            pass
+        case [2, *rest, [number, token]]:
+            epoch = checked_epoch(number, token)
+        case _:
+            raise WireError("unknown-version", "expected a sync message of version 1 or 2")
+    match rest:
         case [
             kind,
             str(sender),
@@ -101,9 +117,9 @@ def decode_message(data: bytes) -> Message:
         ):
             return Message(
                 *(Kind(kind), sender, seq, digest, heard, applied, want, first, last),
-                *(tuple(updates), vector, _pairs(cells), _pairs(ledger)),
+                *(tuple(updates), vector, _pairs(cells), _pairs(ledger), epoch),
             )
-    raise WireError("bad-message", f"expected a sync message of {_LENGTH} fields; see docs/wire.md")
+    raise WireError("bad-message", "expected the fields of a sync message; see docs/wire.md")
 
 
 def encode_batch(parts: Sequence[tuple[str, bytes]]) -> bytes:
@@ -118,10 +134,20 @@ def decode_batch(data: bytes) -> list[tuple[str, bytes]]:
     """
     match cbor.loads(data, "twin envelope"):
         case [int(version), list(parts)] if version == VERSION and len(parts) <= MAX_BATCH:
-            return list(_pairs(parts))
+            return decode_parts(parts)
     raise WireError(
         "bad-envelope", f"expected [{VERSION}, [[device, message], ...]], at most {MAX_BATCH}"
     )
+
+
+def decode_parts(parts: list[Any]) -> list[tuple[str, bytes]]:
+    """Return the (device, encoded message) pairs of an envelope.
+
+    :raises WireError: if they are none, or more than ``MAX_BATCH``.
+    """
+    if len(parts) > MAX_BATCH:
+        raise WireError("bad-envelope", f"{len(parts)} messages; at most {MAX_BATCH} in one")
+    return list(_pairs(parts))
 
 
 def _pairs(items: list[Any]) -> tuple[tuple[str, bytes], ...]:

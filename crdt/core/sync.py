@@ -10,6 +10,9 @@ at the next hello.
 A hello says where both stand. Where the peer does not know this incarnation, or the outbox no
 longer reaches back, a snapshot goes out instead. Where both have all changes of each other and
 the digests still differ, a snapshot with all cells repairs it, once per state.
+
+Deltas belong to the Doc of one epoch. Where two sides are in different epochs, the one of the
+greater sends its whole Doc, in which the other goes on, and the other sends its cells.
 """
 
 from __future__ import annotations
@@ -19,10 +22,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict, Unpack
 
+from crdt.core.epochs import Epoch
 from crdt.core.messages import Kind, Message
 
 _MAX_UPDATES = 256
 _MAX_BYTES = 262_144
+_CONTESTED = 4
+_NOTHING = b"\x00"
+"""State vector of an empty Doc."""
 
 
 @dataclass(slots=True)
@@ -42,13 +49,23 @@ class Outbox:
         while len(self.entries) > _MAX_UPDATES or self.size_bytes > _MAX_BYTES:
             self._forget()
 
+    def restart(self, origin: str) -> None:
+        """Begin again in another Doc: one change, which only a snapshot can tell (it is empty)."""
+        self.entries.clear()
+        self.size_bytes = 0
+        self.append(origin, b"")
+
     def since(self, seq: int, peer: str) -> list[bytes] | None:
-        """Return the changes after *seq* but those that came from *peer*; None if forgotten."""
+        """Return the changes after *seq* but those that came from *peer*.
+
+        None if they are forgotten, or changes of an earlier Doc.
+        """
         missing = self.seq - seq
         if missing > len(self.entries):
             return None
         newest = list(self.entries)[len(self.entries) - missing :]
-        return [update for origin, update in newest if origin != peer]
+        updates = [update for origin, update in newest if origin != peer]
+        return None if b"" in updates else updates
 
     def trim(self, acked: int) -> None:
         """Forget what every peer has."""
@@ -77,6 +94,11 @@ class Store(Protocol):
     @property
     def incarnation(self) -> str:
         """Name of this life of the replica."""
+        ...
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch of the Doc."""
         ...
 
     @property
@@ -128,6 +150,8 @@ class Session:
     """Whether both had everything and equal digests when last compared."""
     repaired: tuple[int, int] = (-1, -1)
     """Sequences at which a repair was sent: it is sent once."""
+    contested: int = 0
+    """Messages since both agreed after which the Doc had to be rewritten from the cells."""
 
     def receive(self, message: Message, store: Store) -> list[Message]:
         """Take a message in; return the answers.
@@ -136,6 +160,10 @@ class Session:
         """
         stranger = message.sender != self.incarnation
         if stranger and message.kind in (Kind.DELTA, Kind.ACK):
+            return [self.hello(store, want=True)]
+        partial = message.kind is Kind.DELTA or (message.kind is Kind.SNAPSHOT and message.vector)
+        if partial and message.epoch != store.epoch:
+            # Changes mean something only in the Doc that they were made in.
             return [self.hello(store, want=True)]
         if message.kind in (Kind.DELTA, Kind.SNAPSHOT):
             return self._take(message, store)
@@ -150,7 +178,15 @@ class Session:
 
     def hello(self, store: Store, *, want: bool) -> Message:
         """Return the message that begins or resumes a conversation."""
+        if want:
+            # Whatever is not acknowledged may be lost.
+            self.sent = self.acked
         return self._message(Kind.HELLO, store, want=want, vector=store.vector())
+
+    def resume(self, store: Store) -> list[Message]:
+        """Return what finds out about a difference: what the peer may have missed, or a hello."""
+        self.sent = self.acked
+        return self.pending(store) or [self.hello(store, want=True)]
 
     def pending(self, store: Store) -> list[Message]:
         """Return what the peer was not sent yet."""
@@ -160,7 +196,7 @@ class Session:
             return []
         updates = outbox.since(first, self.peer)
         if updates is None:
-            return [self._snapshot(store, b"\x00", with_cells=True)]
+            return [self._snapshot(store, _NOTHING, with_cells=False)]
         self.sent = outbox.seq
         delta = self._message(
             Kind.DELTA, store, first=first, last=outbox.seq, updates=tuple(updates)
@@ -170,23 +206,40 @@ class Session:
     def _take(self, message: Message, store: Store) -> list[Message]:
         if message.kind is Kind.DELTA and message.first > self.applied:
             return [self._message(Kind.ACK, store, want=True)]
+        before = store.outbox.seq
         store.take(message, self.peer)
+        # Cells that the Doc did not show had to be written into it, or others taken out.
+        self.contested += store.outbox.seq - before > len(message.updates)
         if message.sender != self.incarnation:
             self.incarnation, self.applied = message.sender, 0
         self.applied = max(self.applied, message.last)
         self._note_ack(message, store)
         answers = self.pending(store) or self._repair(message, store)
+        if answers and self.contested >= _CONTESTED:
+            # Two Docs that show different cells, each written over by the other, would never rest.
+            self.contested = 0
+            answers = [self._snapshot(store, _NOTHING, with_cells=True)]
         # An acknowledgement is never acknowledged, so every conversation ends.
         return answers or [self._message(Kind.ACK, store)]
 
     def _greet(self, message: Message, store: Store) -> list[Message]:
         answers = [self.hello(store, want=False)] if message.want else []
+        differs = message.digest != store.digest()
+        if message.epoch != store.epoch:
+            self.acked = 0
+            return [*answers, *self._across(message, store, differs=differs)]
         if message.heard == store.incarnation:
             self.acked = self.sent = min(message.applied, store.outbox.seq)
-            return answers + (self.pending(store) or self._repair(message, store))
+            # A delta says all that a hello would.
+            return self.pending(store) or answers + self._repair(message, store)
         self.acked = 0
-        differs = message.digest != store.digest()
-        return [*answers, self._snapshot(store, message.vector, with_cells=differs)]
+        return [*answers, self._snapshot(store, message.vector or _NOTHING, with_cells=differs)]
+
+    def _across(self, message: Message, store: Store, *, differs: bool) -> list[Message]:
+        """Return what brings a peer of another epoch here, or what it lacks of ours."""
+        if message.epoch < store.epoch:
+            return [self._snapshot(store, _NOTHING, with_cells=False)]
+        return [self._cells(store)] if differs else []
 
     def _note_ack(self, message: Message, store: Store) -> None:
         if message.heard == store.incarnation:
@@ -203,10 +256,11 @@ class Session:
         if not settled:
             return []
         self.agreed = message.digest == store.digest()
+        self.contested = 0 if self.agreed else self.contested
         if self.agreed or self.repaired == (seq, message.seq):
             return []
         self.repaired = (seq, message.seq)
-        return [self._snapshot(store, b"\x00", with_cells=True)]
+        return [self._snapshot(store, _NOTHING, with_cells=True)]
 
     def _snapshot(self, store: Store, vector: bytes, *, with_cells: bool) -> Message:
         cells, ledger = store.encoded() if with_cells else ((), ())
@@ -217,8 +271,17 @@ class Session:
             store,
             last=store.outbox.seq,
             updates=(update,),
+            vector=b"" if vector == _NOTHING else vector,
             cells=tuple(cells),
             ledger=tuple(ledger),
+        )
+
+    def _cells(self, store: Store) -> Message:
+        """Return a snapshot for a peer whose Doc is of a greater epoch than ours."""
+        cells, ledger = store.encoded()
+        self.sent = store.outbox.seq
+        return self._message(
+            Kind.SNAPSHOT, store, last=store.outbox.seq, cells=tuple(cells), ledger=tuple(ledger)
         )
 
     def _message(self, kind: Kind, store: Store, **content: Unpack[Content]) -> Message:
@@ -229,5 +292,6 @@ class Session:
             digest=store.digest(),
             heard=self.incarnation,
             applied=self.applied,
+            epoch=store.epoch,
             **content,
         )

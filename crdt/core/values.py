@@ -46,6 +46,16 @@ def check_value(value: object, where: str, depth: int = 0) -> None:
         )
 
 
+def check_element(element: object, where: str) -> None:
+    """Check that a value can be an element of a set: what a field may hold, but null and lists.
+
+    :raises EditError: if it is not.
+    """
+    if element is None or isinstance(element, list):
+        raise EditError("bad-type", f"{where}: an element is a boolean, a number, text or bytes")
+    check_value(element, where)
+
+
 def check_path(path: str) -> None:
     """Check a path such as ``desired.interval_s``.
 
@@ -81,9 +91,11 @@ def flatten(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", value
 
 
-def covers(shorter: str, longer: str) -> bool:
-    """Whether *shorter* is a parent of *longer*: both cannot hold a value."""
-    return longer.startswith(f"{shorter}.")
+def parents(path: str) -> Iterator[str]:
+    """Yield the paths above a path: none of them can hold a value beside it."""
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path
 
 
 def _check_text(text: str, where: str) -> None:

@@ -9,8 +9,10 @@ import orjson
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 
 from crdt.core.errors import EditError
+from crdt.core.policies import Policies
+from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_http import body_of, refusal, unknown
-from streams.adapters.twin_records import edit_record, parse_edit
+from streams.adapters.twin_records import compact_record, edit_record
 from streams.api.read_model import TwinStates
 from streams.ops import ops_app
 from streams.ports import Produce
@@ -21,10 +23,15 @@ _MAX_DEVICE = 128
 
 
 def api_app(
-    states: TwinStates, write: Write, ready: Callable[[], tuple[bool, str]], partitions: int
+    states: TwinStates,
+    write: Write,
+    ready: Callable[[], tuple[bool, str]],
+    partitions: int,
+    policies: Policies,
 ) -> FastAPI:
     """Return the app.
 
+    :param policies: kinds of the fields; an edit that does not fit them is refused.
     :param write: writes a record with acks=all and returns its partition and offset.
     """
     app = ops_app(ready)
@@ -46,11 +53,18 @@ def api_app(
             raise HTTPException(422, {"reason": "bad-device", "detail": "at most 128 characters"})
         body = await body_of(request)
         try:
-            parse_edit(body)
+            parse_edit(body, policies)
             record = edit_record(tenant, device, orjson.loads(body), partitions)
         except EditError as error:
             raise refusal(error) from error
         partition, offset = await write(record)
+        return {"accepted": True, "partition": partition, "offset": offset}
+
+    @app.post("/v1/devices/{device}/twin/compact", status_code=202)
+    async def compact(device: str, tenant: Tenant = "default") -> dict[str, Any]:
+        if states.get(tenant, device) is None:
+            raise unknown(device)
+        partition, offset = await write(compact_record(tenant, device, partitions))
         return {"accepted": True, "partition": partition, "offset": offset}
 
     return app

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from fastapi import HTTPException
 
+from streams.adapters.twin_records import policies_of
 from streams.api.http import api_app
 from streams.api.read_model import TwinStates
 from streams.log import configure, get_logger
@@ -43,7 +44,8 @@ class Api:
         :raises OSError: if the port is taken.
         """
         settings = self._settings
-        app = api_app(self._states, self._write, self.ready, settings.topics.partitions)
+        policies = policies_of(settings.twins)
+        app = api_app(self._states, self._write, self.ready, settings.topics.partitions, policies)
         async with serve(app, settings.ops.host, settings.ops.api_port):
             stopping = asyncio.create_task(stop.wait())
             tasks = [

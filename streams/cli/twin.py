@@ -11,6 +11,8 @@ twin = typer.Typer(help="Look at device twins and change them.", no_args_is_help
 Device = Annotated[str, typer.Argument(help="The device")]
 Edge = Annotated[str | None, typer.Option(help="Ask this edge, such as http://127.0.0.1:8106")]
 Api = Annotated[str | None, typer.Option(help="Ask this API; default: the one of the settings")]
+Path = Annotated[str, typer.Argument(help="Path of the field")]
+Elements = Annotated[list[str], typer.Argument(help="Elements; each is JSON or text")]
 Tenant = Annotated[str, typer.Option(help="The device's tenant, in the cloud")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table")]
 
@@ -32,15 +34,15 @@ def get(
 
     Example: headwater twin get pump-1 --edge http://127.0.0.1:8106
     """
-    from rich.console import Console
+    from streams.terminal import console
+    from streams.twin_view import fields_table
 
     found = _ask("GET", device, edge, api, tenant)
     if json:
         _print(found)
         return
-    console = Console()
-    console.print(_fields(found))
-    console.print(f"conflicts {len(found['conflicts'])}   digest {found['digest']}")
+    console().print(fields_table(found))
+    console().print(f"conflicts {len(found['conflicts'])}   digest {found['digest']}")
 
 
 @twin.command("set")
@@ -53,20 +55,85 @@ def set_fields(
     tenant: Tenant = "default",
     json: Json = False,
 ) -> None:
-    """Change fields; null deletes. An edge answers with the twin, the cloud with 202.
+    """Change fields; null deletes, true sets a latch. An edge answers at once, the cloud with 202.
 
     Example: headwater twin set pump-1 desired.speed=40 tags.room='"hall 3"'
     """
-    from rich.console import Console
+    _change(device, dict(map(_assignment, fields)), edge, api, tenant, json=json)
 
-    answer = _ask("PATCH", device, edge, api, tenant, body=dict(map(_assignment, fields)))
-    if json:
-        _print(answer)
-    elif "fields" in answer:
-        Console().print(_fields(answer))
-    else:
-        place = f"{answer['partition']}/{answer['offset']}"
-        Console().print(f"accepted as twin.updates/{place}; it shows once the worker has folded it")
+
+@twin.command()
+def increment(
+    device: Device,
+    path: Path,
+    by: Annotated[int, typer.Option(help="How much; negative takes from it")] = 1,
+    *,
+    edge: Edge = None,
+    api: Api = None,
+    tenant: Tenant = "default",
+    json: Json = False,
+) -> None:
+    """Add to a counter.
+
+    Example: headwater twin increment pump-1 reported.starts --by 2
+    """
+    asked = [{"op": "increment", "path": path, "by": by}]
+    _change(device, asked, edge, api, tenant, json=json)
+
+
+@twin.command()
+def add(
+    device: Device,
+    path: Path,
+    elements: Elements,
+    *,
+    edge: Edge = None,
+    api: Api = None,
+    tenant: Tenant = "default",
+    json: Json = False,
+) -> None:
+    """Add elements to a set.
+
+    Example: headwater twin add pump-1 tags.roles spare backup
+    """
+    asked = [{"op": "add", "path": path, "elements": list(map(_value, elements))}]
+    _change(device, asked, edge, api, tenant, json=json)
+
+
+@twin.command()
+def remove(
+    device: Device,
+    path: Path,
+    elements: Elements,
+    *,
+    edge: Edge = None,
+    api: Api = None,
+    tenant: Tenant = "default",
+    json: Json = False,
+) -> None:
+    """Remove elements from a set; who adds one at the same time without knowing of it wins.
+
+    Example: headwater twin remove pump-1 tags.roles spare
+    """
+    asked = [{"op": "remove", "path": path, "elements": list(map(_value, elements))}]
+    _change(device, asked, edge, api, tenant, json=json)
+
+
+@twin.command()
+def release(
+    device: Device,
+    path: Path,
+    *,
+    edge: Edge = None,
+    api: Api = None,
+    tenant: Tenant = "default",
+    json: Json = False,
+) -> None:
+    """Release a latch. It stays set if somebody set it whom this side has not heard of.
+
+    Example: headwater twin release pump-1 desired.stop
+    """
+    _change(device, [{"op": "release", "path": path}], edge, api, tenant, json=json)
 
 
 @twin.command()
@@ -81,34 +148,137 @@ def conflicts(
 
     Example: headwater twin conflicts pump-1
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from streams.terminal import console
+    from streams.twin_view import conflicts_table
 
     found = _ask("GET", device, edge, api, tenant)["conflicts"]
     if json:
         _print(found)
         return
-    table = Table("path", "chosen", "by", "not chosen", "by", "why", title=f"Conflicts of {device}")
-    for entry in found:
-        sides = [entry["winner"], entry["loser"]]
-        shown = [
-            text for side in sides for text in (_value(side), f"{side['side']}\n{_when(side)}")
-        ]
-        table.add_row(*map(escape, (entry["path"], *shown, entry["why"])))
-    Console().print(table if found else f"{device}: no conflicts")
+    console().print(conflicts_table(device, found) if found else f"{device}: no conflicts")
+
+
+@twin.command("take-other")
+def take_other(
+    device: Device,
+    path: Path,
+    *,
+    edge: Edge = None,
+    api: Api = None,
+    tenant: Tenant = "default",
+    json: Json = False,
+) -> None:
+    """Write what the newest conflict of a field did not choose, as an edit that has seen both.
+
+    Example: headwater twin take-other pump-1 desired.limit
+    """
+    from streams.errors import ServiceError
+
+    ledger = _ask("GET", device, edge, api, tenant)["conflicts"]
+    found = [entry for entry in ledger if path in (entry["path"], entry["loser"]["path"])]
+    if not found:
+        raise ServiceError(f"{device}: no conflict of {path!r} is known; headwater twin conflicts")
+    asked = [{"op": "take-other", "conflict": found[-1]["key"]}]
+    _change(device, asked, edge, api, tenant, json=json)
+
+
+@twin.command()
+def history(
+    device: Device,
+    tenant: Tenant = "default",
+    path: Annotated[str | None, typer.Option(help="Only this field, or a glob")] = None,
+    json: Json = False,
+) -> None:
+    """Show what changed when, as far back as the topic twin.updates is kept.
+
+    Example: headwater twin history pump-1 --path 'desired.*'
+    """
+    import asyncio
+
+    from streams.settings import load
+    from streams.terminal import console
+    from streams.twin_history import history as read_history
+    from streams.twin_view import history_lines
+
+    found = asyncio.run(read_history(load(), tenant, device))
+    if path is not None:
+        found = found.of(path)
+    if json:
+        _print([step.as_json() for step in found.steps])
+        return
+    lines = history_lines(found)
+    for line in lines or [f"{device}: nothing is known"]:
+        console().print(line)
+
+
+@twin.command()
+def compact(
+    device: Device,
+    edge: Edge = None,
+    api: Api = None,
+    tenant: Tenant = "default",
+    json: Json = False,
+) -> None:
+    """Begin a new epoch: the stored twin loses what was overwritten. It does so by itself in time.
+
+    Example: headwater twin compact pump-1 --edge http://127.0.0.1:8106
+    """
+    from streams.terminal import console
+
+    answer = _ask("POST", device, edge, api, tenant, below="/compact")
+    if json:
+        _print(answer)
+    elif "epoch" in answer:
+        console().print(f"epoch {answer['epoch']}, {answer['stored_bytes']} bytes")
+    else:
+        console().print(_accepted(answer))
+
+
+def _accepted(answer: dict[str, Any]) -> str:
+    place = f"{answer['partition']}/{answer['offset']}"
+    return f"accepted as twin.updates/{place}; it shows once the worker has folded it"
+
+
+def _change(
+    device: str,
+    asked: Any,
+    edge: str | None,
+    api: str | None,
+    tenant: str,
+    *,
+    json: bool,
+) -> None:
+    """Make an edit; show what it changed, or where it was accepted."""
+    from streams.terminal import console
+    from streams.twin_history import changes
+    from streams.twin_view import diff_lines
+
+    before = _ask("GET", device, edge, api, tenant, or_empty=True) if edge and not json else {}
+    answer = _ask("PATCH", device, edge, api, tenant, body=asked)
+    if json:
+        _print(answer)
+    elif "fields" in answer:
+        for line in diff_lines(changes(before, answer)) or ["nothing changed"]:
+            console().print(line)
+    else:
+        console().print(_accepted(answer))
 
 
 def _assignment(text: str) -> tuple[str, Any]:
-    import orjson
-
     path, equals, value = text.partition("=")
     if not equals:
         raise typer.BadParameter(f"{text!r}: write path=value, such as desired.speed=40")
+    return path, _value(value)
+
+
+def _value(text: str) -> Any:
+    """Return what JSON says, or the text where it is none."""
+    import orjson
+
     try:
-        return path, orjson.loads(value)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return path, value
+        return text
 
 
 def _ask(
@@ -118,7 +288,9 @@ def _ask(
     api: str | None,
     tenant: str,
     *,
-    body: dict[str, Any] | None = None,
+    body: Any = None,
+    or_empty: bool = False,
+    below: str = "",
 ) -> Any:
     from urllib.parse import quote
 
@@ -132,7 +304,7 @@ def _ask(
     ops = load().ops
     base = (edge or api or f"http://{ops.host}:{ops.api_port}").rstrip("/")
     query = None if edge else {"tenant": tenant}
-    url = f"{base}/v1/devices/{quote(device, safe='')}/twin"
+    url = f"{base}/v1/devices/{quote(device, safe='')}/twin{below}"
     try:
         answer = httpx.request(method, url, params=query, json=body, timeout=15.0)
     except httpx.HTTPError as error:
@@ -140,6 +312,8 @@ def _ask(
         raise ServiceError(
             f"{base} cannot be reached: {error}; is it running? (headwater {process})"
         ) from error
+    if or_empty and answer.status_code == httpx.codes.NOT_FOUND:
+        return {}
     if answer.is_error:
         raise ServiceError(f"{url} answered {answer.status_code}: {_detail(answer)}")
     return answer.json()
@@ -154,35 +328,6 @@ def _detail(answer: Any) -> str:
         return str(detail["detail"] if isinstance(detail, dict) else detail)
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return str(answer.text[:300])
-
-
-def _fields(found: dict[str, Any]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table("field", "value", "written by", "when (UTC)", "policy", title=found["device"])
-    for path, field in found["fields"].items():
-        over = ", ".join(f"{side['side']}: {_value(side)}" for side in field["over"])
-        written = field["winner"] + (f"  (over {over})" if over else "")
-        cells = (path, _value(field), written, _when(field), field["policy"])
-        table.add_row(*map(escape, cells))
-    return table
-
-
-def _value(side: dict[str, Any]) -> str:
-    import orjson
-
-    return "(deleted)" if side.get("deleted") else orjson.dumps(side["value"]).decode()
-
-
-def _when(side: dict[str, Any]) -> str:
-    from datetime import UTC, datetime
-
-    try:
-        return f"{datetime.fromtimestamp(side['at_ms'] / 1000, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
-    except (ValueError, OverflowError, OSError):
-        # A clock that is wrong by millennia is shown as it is.
-        return f"{side['at_ms']} ms"
 
 
 def _print(data: Any) -> None:

@@ -9,7 +9,7 @@ protocol expects. The bridge keeps no state and does not look into the messages.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,11 +18,16 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
 from crdt.core.errors import WireError
-from crdt.core.messages import decode_batch
+from crdt.core.messages import MAX_BATCH, decode_batch, encode_batch
+from crdt.core.rolls import NAME
+from streams.adapters.envelopes import DOWN as DOWN_WAY
+from streams.adapters.envelopes import MAX_ENVELOPE_BYTES, Opener, Sealer
+from streams.adapters.envelopes import UP as UP_WAY
 from streams.adapters.mqtt_link import MqttLink
 from streams.adapters.rejected import rejected_record
-from streams.adapters.twin_records import SITE, TENANT, sync_record
-from streams.errors import DecodeError
+from streams.adapters.replica_keys import Registry, load_signer
+from streams.adapters.twin_records import SITE, TENANT, roll_record, sync_record
+from streams.errors import DecodeError, SettingsError
 from streams.gateway.link import Delivery, Link, Session
 from streams.gateway.process import client_id
 from streams.gateway.producer import Batch, OrderedProducer
@@ -36,13 +41,15 @@ UP = "hw/v1/+/+/twin/up"
 _GROUP = "headwater-twin-down"
 _WINDOW = 64
 _RECEIVE_MAXIMUM = 256
-_MAX_UP_BYTES = 1_900_000
-"""A message over this would not fit into a record of ``twin.updates``."""
+_DOWN_BYTES = 131_072
+"""Messages for a site go together up to this size."""
 _RETRY_S = (0.2, 10.0)
 _STOP_S = 5.0
 _UP = Counter("headwater_gateway_twin_up_messages", "Twin messages confirmed by Kafka.")
 _DOWN = Counter("headwater_gateway_twin_down_messages", "Twin messages taken by the MQTT broker.")
-_REJECTED = Counter("headwater_gateway_twin_rejected_messages", "Twin messages refused.")
+_REJECTED = Counter(
+    "headwater_gateway_twin_rejected_messages", "Twin messages refused, by reason.", ["reason"]
+)
 
 
 async def run_twin_bridge(settings: Settings, stop: asyncio.Event) -> None:
@@ -83,6 +90,7 @@ class TwinBridge:
         self._down = MqttLink(
             settings.mqtt, settings.broker, f"{identity}-twins-down", retry_s=_RETRY_S
         )
+        self._opener, self._sealer = signing(settings)
         self._incoming: asyncio.Queue[Delivery] = asyncio.Queue()
 
     def ready(self) -> tuple[bool, str]:
@@ -128,7 +136,7 @@ class TwinBridge:
     async def _send_up(self) -> None:
         while True:
             delivery = await self._incoming.get()
-            records = up_records(delivery, self._settings)
+            records = up_records(delivery, self._settings, self._opener)
             await self._producer.submit(Batch(records, self._acknowledging(delivery)))
 
     def _acknowledging(self, delivery: Delivery) -> Any:
@@ -177,27 +185,71 @@ class TwinBridge:
     async def _publish(self, records: Sequence[Any]) -> None:
         """Publish records in order; return when the broker has them all."""
         sent = []
-        for record in records:
-            headers = dict(record.headers)
-            tenant, site = headers.get(TENANT, b"").decode(), headers.get(SITE, b"").decode()
+        for tenant, site, parts in down_batches(records):
             topic = f"hw/v1/{tenant}/{site}/twin/down"
-            future = self._down.publish(topic, record.value)
+            envelope = self._seal(tenant, site, parts)
+            future = self._down.publish(topic, envelope)
             while future is None:
                 # paho's queue is full: the broker is away.
                 await asyncio.sleep(_RETRY_S[0])
-                future = self._down.publish(topic, record.value)
+                future = self._down.publish(topic, envelope)
             sent.append(future)
         await asyncio.gather(*sent)
         _DOWN.inc(len(sent))
 
+    def _seal(self, tenant: str, site: str, parts: list[tuple[str, bytes]]) -> bytes:
+        if self._sealer is None:
+            return encode_batch(parts)
+        return self._sealer.seal(tenant, site, parts)
 
-def up_records(delivery: Delivery, settings: Settings) -> list[Produce]:
-    """Return the records of one message: one for each device in it, or one of ``rejected``."""
+
+def signing(settings: Settings) -> tuple[Opener | None, Sealer | None]:
+    """Return what verifies and what signs, if the settings name keys.
+
+    :raises SettingsError: if a key is missing or cannot be used.
+    """
+    registry, key = settings.twins.registry, settings.gateway.twin_key
+    if registry is None:
+        return None, None
+    if key is None:
+        raise SettingsError("twins.registry needs gateway.twin_key, the key of the hub")
+    return Opener(Registry(registry), UP_WAY), Sealer(load_signer(key), DOWN_WAY)
+
+
+def down_batches(records: Sequence[Any]) -> Iterator[tuple[str, str, list[tuple[str, bytes]]]]:
+    """Yield tenant, site and messages of records in order, those for one site together."""
+    batches: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
+    sizes: dict[tuple[str, str], int] = {}
+    for record in records:
+        headers = dict(record.headers)
+        place = headers.get(TENANT, b"").decode(), headers.get(SITE, b"").decode()
+        parts = decode_batch(record.value)
+        size = sizes.get(place, 0) + len(record.value)
+        batch = batches.get(place, [])
+        if batch and (len(batch) + len(parts) > MAX_BATCH or size > _DOWN_BYTES):
+            yield *place, batch
+            batch, size = [], len(record.value)
+        batches[place], sizes[place] = [*batch, *parts], size
+    for (tenant, site), batch in batches.items():
+        yield tenant, site, batch
+
+
+def up_records(
+    delivery: Delivery, settings: Settings, opener: Opener | None = None
+) -> list[Produce]:
+    """Return the records of one message: one for each device in it, or one of ``rejected``.
+
+    :param opener: verifies signed envelopes; without one only unsigned ones are taken.
+    """
     _, _, tenant, site, *_ = delivery.topic.split("/")
     try:
-        parts = _parts(delivery.payload)
+        if opener is None:
+            parts = _parts(delivery.payload)
+        else:
+            parts = list(opener.open(delivery.payload, tenant, site))
+        return [_up_record(tenant, site, *part, settings.topics.partitions) for part in parts]
     except WireError as error:
-        _REJECTED.inc()
+        _REJECTED.labels(error.reason).inc()
         return [
             rejected_record(
                 delivery.payload,
@@ -209,13 +261,16 @@ def up_records(delivery: Delivery, settings: Settings) -> list[Produce]:
                 site=site,
             )
         ]
-    partitions = settings.topics.partitions
-    return [sync_record(tenant, site, device, data, partitions) for device, data in parts]
+
+
+def _up_record(tenant: str, site: str, name: str, data: bytes, partitions: int) -> Produce:
+    record = roll_record if name.startswith(NAME) else sync_record
+    return record(tenant, site, name, data, partitions)
 
 
 def _parts(payload: bytes) -> list[tuple[str, bytes]]:
-    if len(payload) > _MAX_UP_BYTES:
-        raise WireError("too-big", f"{len(payload)} bytes; at most {_MAX_UP_BYTES} are taken")
+    if len(payload) > MAX_ENVELOPE_BYTES:
+        raise WireError("too-big", f"{len(payload)} bytes; at most {MAX_ENVELOPE_BYTES} are taken")
     return decode_batch(payload)
 
 

@@ -5,6 +5,7 @@ The docstring below a field is its line in the reference of the documentation.
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,10 +14,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from crdt.core.values import PREFIXES
 from streams.extensions import CODECS, DETECTORS, SINKS
 from streams.settings.plugged import Option, check_installed
 
@@ -134,6 +137,9 @@ class Gateway(Section):
     """Payloads taken and not yet confirmed by Kafka; beyond it the gateway stops reading."""
     session_expiry_s: Positive = 86_400
     """How long the broker keeps messages for a gateway that is away."""
+    twin_key: Path | None = None
+    """Private key of the hub, which signs what edges are told of twins; needed with
+    ``twins.registry``."""
 
 
 class MetricSpec(Section):
@@ -400,10 +406,32 @@ class TwinPath(Section):
 
     path: str
     """Glob over field paths, such as ``desired.*``."""
-    kind: Literal["register"] = "register"
-    """Registers only, today."""
+    kind: Literal["register", "counter", "set", "latch"] = "register"
+    """A register holds one value; a ``counter`` adds up what all sides count; a ``set`` holds what
+    any side added and none removed; a ``latch`` stays set until a release that knew of every
+    set."""
     policy: Literal["latest", "edge-wins", "cloud-wins", "min", "max", "keep-all"] = "latest"
-    """Which of concurrent values is shown; all are kept in the ledger."""
+    """Of a register: which of concurrent values is shown; all are kept in the ledger."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_under_a_prefix(cls, path: str) -> str:
+        literal = re.split(r"[*?\[]", path)[0]
+        begins = [f"{prefix}." for prefix in PREFIXES]
+        some = path != literal and any(begin.startswith(literal) for begin in begins)
+        if not some and not any(literal.startswith(begin) for begin in begins):
+            raise ValueError(
+                f"no field has such a path; expected a glob under {', '.join(PREFIXES)}"
+            )
+        return path
+
+    @field_validator("policy")
+    @classmethod
+    def _is_of_a_register(cls, policy: str, given: ValidationInfo) -> str:
+        kind = given.data.get("kind", "register")
+        if kind != "register":
+            raise ValueError(f"a {kind} has no policy: nothing that was written to it is lost")
+        return policy
 
 
 class Twins(Section):
@@ -418,8 +446,17 @@ class Twins(Section):
     """All values of a twin together; a sync message must fit into a Kafka record."""
     max_ledger_bytes: Positive = 131_072
     """Conflicts kept per device, the newest."""
+    max_actors: Annotated[int, Field(gt=1, le=1_024)] = 64
+    """Writers of one field whose values may stand beside each other: sites that were apart."""
     skew_ms: Ms = 300_000
-    """A clock stamp further ahead than this does not move the clock of who receives it."""
+    """A clock stamp further ahead than this does not move the clock of who receives it, loses
+    ``latest`` against others, and is reported."""
+    compact_ratio: Annotated[float, Field(ge=1.2, le=100)] = 2.0
+    """A Doc that is so many times as large as what it holds begins a new epoch, without what was
+    overwritten; ``headwater twin compact`` does it at once."""
+    registry: Path | None = None
+    """Public keys of replicas, a file of ``headwater pki``. With it every message between edges and
+    gateways must be signed, and workers check what a site may write."""
     max_live: Positive = 1_024
     """Twins of a partition kept ready as Docs; the others wait as bytes."""
 
@@ -433,6 +470,8 @@ class Edge(Section):
     """Name of the site."""
     data: Path = Path(".headwater/edge")
     """Where the durable log lives."""
+    key: Path | None = None
+    """Private key that signs what this site says of its twins; needed with ``twins.registry``."""
     devices: list[str] = []
     """Devices whose twins are synced from the start; any that is edited here is added."""
     retry_min_ms: Positive = 200

@@ -1,4 +1,4 @@
-"""Write a folder of golden files: ``python -m tests.golden NAME``."""
+"""Write a folder of golden files: ``python -m tests.golden NAME [twins]``."""
 
 import sys
 
@@ -7,6 +7,7 @@ from tests.golden.alerts import write_alerts
 from tests.golden.twins import write_twins
 
 folder = HERE / sys.argv[1]
-write(folder)
+if sys.argv[2:] != ["twins"]:
+    write(folder)
+    write_alerts(folder)
 write_twins(folder)
-write_alerts(folder)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,12 +17,19 @@ import httpx
 import orjson
 import pytest
 
+from streams.pki import Pki
 from streams.sim.proxy import Proxy
 from tests.conftest import Servers
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = ("worker", "gateway", "api", "edge")
+PATHS = [
+    {"path": "desired.limit", "policy": "edge-wins"},
+    {"path": "reported.starts", "kind": "counter"},
+    {"path": "tags.roles", "kind": "set"},
+    {"path": "desired.stop", "kind": "latch"},
+]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -45,10 +53,22 @@ class World:
             HEADWATER_WORKER__INSTANCE_ID="one",
             HEADWATER_GATEWAY__CLIENT_ID=f"gateway-{tenant}",
             HEADWATER_GATEWAY__GROUP=f"gateway-{tenant}",
-            HEADWATER_TWINS__PATHS='[{"path": "desired.limit", "policy": "edge-wins"}]',
+            HEADWATER_TWINS__PATHS=orjson.dumps(PATHS).decode(),
             HEADWATER_LOG__LEVEL="info",
         )
-        self.edge_env = {**self.env, "HEADWATER_MQTT": f"mqtt://127.0.0.1:{proxy.port}"}
+        keys = Pki(home / "pki")
+        keys.init(["localhost"], datetime.now(UTC))
+        issued = keys.issue(tenant, "north", datetime.now(UTC)).folder
+        self.edge_env = {
+            **self.env,
+            "HEADWATER_MQTT": f"mqtt://127.0.0.1:{proxy.port}",
+            "HEADWATER_TWINS__REGISTRY": str(issued / "registry.json"),
+            "HEADWATER_EDGE__KEY": str(issued / "replica.key"),
+        }
+        self.env |= {
+            "HEADWATER_TWINS__REGISTRY": str(keys.registry),
+            "HEADWATER_GATEWAY__TWIN_KEY": str(keys.folder / "hub.key"),
+        }
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
@@ -74,7 +94,12 @@ class World:
         return f"http://127.0.0.1:{port}"
 
     def edit(self, process: str, **fields: object) -> httpx.Response:
-        body = {name.replace("_", ".", 1): value for name, value in fields.items()}
+        return self._patch(process, {n.replace("_", ".", 1): v for n, v in fields.items()})
+
+    def operate(self, process: str, *operations: dict[str, object]) -> httpx.Response:
+        return self._patch(process, operations)
+
+    def _patch(self, process: str, body: object) -> httpx.Response:
         answer = httpx.patch(self._twin(process), json=body, params=self._query(process))
         assert answer.status_code == (200 if process == "edge" else 202), answer.text
         return answer
@@ -207,3 +232,25 @@ def test_the_command_line_changes_a_twin_and_explains_it(world: World) -> None:
     assert shown[1]["fields"]["desired.speed"]["winner"] == "cloud"
     assert "hall 3" in world.headwater("get", world.device, *edge)
     assert "no conflicts" in world.headwater("conflicts", world.device, *cloud)
+
+    said = world.headwater("increment", world.device, "reported.starts", "--by", "2", *edge)
+    assert said == "+ reported.starts = 2\n"
+    world.operate("edge", {"op": "add", "path": "tags.roles", "elements": ["spare", 7]})
+    stop = {"op": "set", "path": "desired.stop"}
+    world.operate("api", {"op": "increment", "path": "reported.starts"}, stop)
+    both = {"desired_speed": 41, "tags_room": "hall 3", "desired_stop": True, "reported_starts": 3}
+    world.wait_equal(**both, tags_roles=[7, "spare"])
+    world.operate("api", {"op": "remove", "path": "tags.roles", "elements": [7]})
+    world.headwater("release", world.device, "desired.stop", *edge)
+    world.wait_equal(**{**both, "desired_stop": False}, tags_roles=["spare"])
+    told = world.headwater("history", world.device, "--tenant", world.tenant, "--path", "desired.*")
+    assert "~ desired.stop = false, was true" in told
+
+    world.proxy.cut()
+    world.edit("edge", desired_limit=65)
+    world.edit("api", desired_limit=70)
+    world.proxy.heal()
+    both |= {"desired_stop": False}
+    world.wait_equal(**both, tags_roles=["spare"], desired_limit=65)
+    world.headwater("take-other", world.device, "desired.limit", *edge)
+    world.wait_equal(**both, tags_roles=["spare"], desired_limit=70)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crdt.core.edits import Stamp
 from crdt.core.hlc import Hlc
 from crdt.core.policies import NAMES, Policies, resolve
 from crdt.core.twin import Twin
@@ -33,13 +34,8 @@ def twins_of(history: list) -> list[Twin]:
             case ("write", who, path, value, clock_ms):
                 counters[who] += 1
                 sets, deletes = ({}, [path]) if value is None else ({path: value}, [])
-                cells = twins[who].edit(
-                    sets,
-                    deletes,
-                    actor=ACTORS[who],
-                    counter=counters[who],
-                    hlc=Hlc(clock_ms, 0),
-                )
+                stamp = Stamp(ACTORS[who], counters[who], Hlc(clock_ms, 0))
+                cells = twins[who].edit(sets, deletes, stamp=stamp, policies=LATEST)
                 twins[who].merge(cells, {}, LATEST)
             case ("meet", one, other):
                 join(twins[one], twins[other])
@@ -85,7 +81,8 @@ def test_a_causally_later_edit_wins_whatever_the_clocks_say(
 ) -> None:
     twins = twins_of(history)
     writer = join(join(join(Twin(), twins[0]), twins[1]), twins[2])
-    cells = writer.edit({"desired.a": value}, [], actor=ACTORS[who], counter=1_000, hlc=Hlc(0, 0))
+    stamp = Stamp(ACTORS[who], 1_000, Hlc(0, 0))
+    cells = writer.edit({"desired.a": value}, [], stamp=stamp, policies=LATEST)
     for twin in twins:
         join(writer, twin)
         twin.merge(cells, {}, LATEST)

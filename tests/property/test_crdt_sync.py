@@ -68,6 +68,12 @@ class World:
         side.sessions = {peer: Session(peer) for peer in side.sessions}
         self.hello(name)
 
+    def compact(self, name: str) -> None:
+        """A new epoch here, whatever the others do; nobody else knows of it yet."""
+        side = self.sides[name]
+        side.replica.compact(f"{self.wild.getrandbits(32):08x}")
+        side.spread()
+
     def hello(self, name: str) -> None:
         side = self.sides[name]
         for peer, session in side.sessions.items():
@@ -123,7 +129,7 @@ edits = st.tuples(
 )
 routes = st.sampled_from([("hub", "s1"), ("s1", "hub"), ("hub", "s2"), ("s2", "hub")])
 deliveries = st.tuples(st.just("deliver"), routes)
-restarts = st.tuples(st.sampled_from(["restart", "back up", "restore"]), names)
+restarts = st.tuples(st.sampled_from(["restart", "back up", "restore", "compact"]), names)
 hellos = st.tuples(st.just("hello"), names)
 histories = st.lists(st.one_of(edits, edits, deliveries, deliveries, restarts, hellos), max_size=40)
 
@@ -148,7 +154,10 @@ def test_any_loss_order_duplication_restart_or_old_backup_then_repair_gives_equa
                 world.restart(name, backup=True)
             case ("hello", name):
                 world.hello(name)
+            case ("compact", name):
+                world.compact(name)
     world.settle()
     hub, *spokes = world.views()
     assert all(view == hub for view in spokes)
+    assert len({side.replica.epoch for side in world.sides.values()}) == 1
     assert all(s.agreed for side in world.sides.values() for s in side.sessions.values())

@@ -8,10 +8,10 @@ import pytest
 from pycrdt import Doc, Map
 
 from crdt.core.errors import EditError, WireError
+from crdt.core.limits import Limits
 from crdt.core.messages import Kind, Message, decode_message
 from crdt.core.policies import Policies
 from crdt.core.sync import Session
-from crdt.core.twin import Limits
 from crdt.core.view import conflict_view, view
 from crdt.replica import Reading, Replica
 
@@ -123,7 +123,7 @@ def test_an_edit_that_breaks_a_rule_changes_nothing() -> None:
             replica.edit(sets, (), now_ms=1)
         assert caught.value.reason == reason
     assert replica.digest() == before
-    assert replica.drain() == []
+    assert replica.drain() == ([], False)
 
 
 def test_a_twin_has_a_size_and_deleting_is_always_allowed() -> None:

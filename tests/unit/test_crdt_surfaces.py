@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -18,7 +18,8 @@ from crdt.replica import Reading
 from edge.http import edge_app
 from edge.node import EdgeNode
 from edge.process import run_edge
-from streams.adapters.twin_records import edit_record, parse_edit, sync_record
+from streams.adapters.twin_edits import parse_edit
+from streams.adapters.twin_records import edit_record, policies_of, reading_of, sync_record
 from streams.agents.twins import make_twins
 from streams.api.http import api_app
 from streams.api.read_model import TwinStates
@@ -29,15 +30,27 @@ from streams.ports import Produce
 from streams.services.ports import free_port
 from streams.settings import Settings
 from streams.testing import Driver
+from streams.twin_history import steps_of
+from streams.twin_view import history_lines
 from tests.waiting import eventually_async
 
-SETTINGS = Settings()
+SETTINGS = Settings(
+    twins={
+        "paths": [
+            {"path": "reported.starts", "kind": "counter"},
+            {"path": "tags.roles", "kind": "set"},
+            {"path": "desired.stop", "kind": "latch"},
+        ]
+    }
+)
+POLICIES = policies_of(SETTINGS.twins)
+READING = reading_of(SETTINGS.twins)
 IDENTITY = {"tenant": "default", "site": "north"}
 
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[EdgeNode]:
-    found = EdgeNode(Log(tmp_path / "twins.db"), "north", Reading(), lambda: 1_000)
+    found = EdgeNode(Log(tmp_path / "twins.db"), "north", READING, lambda: 1_000)
     yield found
     found.close()
 
@@ -73,7 +86,12 @@ async def test_an_edge_edits_and_shows_twins_without_any_link(node: EdgeNode) ->
     ("body", "reason"),
     [
         (b"{", "malformed-json"),
-        (b"[1]", "malformed-json"),
+        (b"1", "malformed-json"),
+        (b"[]", "empty-edit"),
+        (b"[1]", "bad-operation"),
+        (b'[{"op": "dance"}]', "bad-operation"),
+        (b'[{"op": "increment", "path": "reported.starts", "by": 1.5}]', "bad-operation"),
+        (b'[{"op": "add", "path": "tags.roles", "elements": [null]}]', "bad-type"),
         (b"{}", "empty-edit"),
         (b'{"speed": 1}', "bad-path"),
         (b'{"desired.a": 1, "desired": {"a": 2}}', "contradiction"),
@@ -90,7 +108,7 @@ async def test_edge_and_api_refuse_a_bad_edit_with_the_same_reason(
         written.append(record)
         return 0, 0
 
-    api = api_app(TwinStates("nowhere:1", 4), write, lambda: (True, ""), 4)
+    api = api_app(TwinStates("nowhere:1", 4), write, lambda: (True, ""), 4, POLICIES)
     for app in (edge_app(node, lambda: "", IDENTITY), api):
         async with client(app) as http:
             answer = await http.patch("/v1/devices/pump-1/twin", content=body)
@@ -107,14 +125,14 @@ async def test_an_edit_in_the_cloud_is_one_record_in_the_devices_partition() -> 
         written.append(record)
         return record.partition or 0, 17
 
-    app = api_app(TwinStates("nowhere:1", 4), write, lambda: (True, ""), 4)
+    app = api_app(TwinStates("nowhere:1", 4), write, lambda: (True, ""), 4, POLICIES)
     async with client(app) as http:
         answer = await http.patch("/v1/devices/pump-1/twin?tenant=t", json={"desired.speed": 1})
     partition = partition_of("t", "pump-1", 4)
     assert (answer.status_code, answer.json()["offset"]) == (202, 17)
     (record,) = written
     assert (record.key, record.partition) == (b"t/pump-1", partition)
-    assert parse_edit(record.value) == ({"desired.speed": 1}, [])
+    assert parse_edit(record.value, POLICIES).sets == {"desired.speed": 1}
 
 
 def test_an_up_message_is_split_by_device_and_a_bad_one_is_kept_with_its_reason() -> None:
@@ -217,3 +235,79 @@ async def test_an_edge_without_a_broker_serves_and_stops_when_asked(tmp_path: Pa
     again = Log(tmp_path / "twins.db")
     assert list(again.load()) == ["pump-1"]
     again.close()
+
+
+OPERATIONS = [
+    {"op": "increment", "path": "reported.starts", "by": 2},
+    {"op": "add", "path": "tags.roles", "elements": ["spare", 7]},
+    {"op": "set", "path": "desired.stop"},
+    {"op": "set", "path": "desired.speed", "value": 40},
+]
+
+
+async def test_an_edge_counts_adds_and_stops_over_http(node: EdgeNode) -> None:
+    async with client(edge_app(node, lambda: "", IDENTITY)) as http:
+
+        async def patch(body: object) -> httpx.Response:
+            return await http.patch("/v1/devices/pump-1/twin", json=body)
+
+        shown = (await patch(OPERATIONS)).json()["fields"]
+        assert {path: (f["value"], f["kind"]) for path, f in shown.items()} == {
+            "desired.speed": (40, "register"),
+            "desired.stop": (True, "latch"),
+            "reported.starts": (2, "counter"),
+            "tags.roles": ([7, "spare"], "set"),
+        }
+        assert (await patch({"desired.stop": False})).json()["detail"]["reason"] == "wrong-kind"
+        later = [
+            {"op": "remove", "path": "tags.roles", "elements": [7]},
+            {"op": "release", "path": "desired.stop"},
+            {"op": "increment", "path": "reported.starts", "by": -5},
+        ]
+        shown = (await patch(later)).json()["fields"]
+        assert {path: f["value"] for path, f in shown.items()} == {
+            "desired.speed": 40,
+            "desired.stop": False,
+            "reported.starts": -3,
+            "tags.roles": ["spare"],
+        }
+
+
+async def test_operations_in_the_cloud_are_a_record_that_its_worker_folds_and_history_tells() -> (
+    None
+):
+    written: list[Produce] = []
+
+    async def write(record: Produce) -> tuple[int, int]:
+        written.append(record)
+        return record.partition or 0, len(written)
+
+    app = api_app(TwinStates("nowhere:1", 1), write, lambda: (True, ""), 1, POLICIES)
+    async with client(app) as http:
+        for body in (OPERATIONS, [{"op": "release", "path": "desired.stop"}], {"tags.x": 1}):
+            answer = await http.patch("/v1/devices/pump-1/twin?tenant=t", json=body)
+            assert answer.status_code == 202
+    driver = Driver(make_twins(SETTINGS))
+    for record in written:
+        driver.append(record.value, at_ms=5, key=record.key, headers=record.headers)
+    driver.run()
+    state = orjson.loads(driver.values("twin.state")[-1])
+    assert state["fields"]["tags.roles"]["value"] == [7, "spare"]
+    assert state["fields"]["desired.stop"]["value"] is False
+
+    async def records() -> AsyncIterator[object]:
+        for record in driver.log:
+            yield record
+
+    found = await steps_of(SETTINGS, 0, b"t/pump-1", records())
+    assert [[change.path for change in step.fields] for step in found.steps] == [
+        ["desired.speed", "desired.stop", "reported.starts", "tags.roles"],
+        ["desired.stop"],
+        ["tags.x"],
+    ]
+    lines = history_lines(found.of("desired.*"))
+    assert lines[1:3] == [
+        "  [green]+ desired.speed[/] = 40",
+        "  [green]+ desired.stop[/] = true",
+    ]
+    assert lines[-1] == "  [yellow]~ desired.stop[/] = false, was true"

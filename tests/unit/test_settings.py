@@ -44,6 +44,14 @@ def test_a_missing_file_means_defaults(written):
             "cut a window into 86400000 slices",
         ),
         (
+            '[[twins.paths]]\npath = "tags.*"\n\n[[twins.paths]]\npath = "reported.n"\n'
+            'kind = "counter"\npolicy = "max"\n',
+            "toml:7: twins.paths.1.policy: a counter has no policy",
+        ),
+        ('[[twins.paths]]\npath = "tags.*"\nkind = "list"\n', "toml:3: twins.paths.0.kind: "),
+        ('[[twins.paths]]\npath = "speed"\n', "toml:2: twins.paths.0.path: no field has such"),
+        ('[[twins.paths]]\npath = "desired"\n', "toml:2: twins.paths.0.path: no field has such"),
+        (
             '[[windows]]\nname = "a"\nsize_ms = 5\naggregates = ["p50",\n"median"]\n',
             "toml:4: windows.0.aggregates",
         ),

@@ -1,0 +1,1 @@
+"""A simulated world of replicas, for tests and for ``headwater torture``."""
