@@ -237,7 +237,7 @@ def rolled_up(rows):
         number = np.ones(1, np.int64)
         values = {name: number.astype(kind) for name, (kind, _) in VALUES.items()}
         values |= {"count": number * count, "rank": number * rank, "revision": number * rank}
-        names = (Labels.constant(name, 1) for name in ("t", "north", "m", "1m", "d"))
+        names = (Labels.constant(name, 1) for name in ("t", "north", "m", "1m", "d", "north"))
         told.take(Parts(*names, number * 0, number * 60_000, values), 0, 0)
         (result,) = told.advance(1, 1)
         yield encode(result, code="test", settings="test")
