@@ -27,7 +27,7 @@ run: setup
 	$(BIN)/headwater run
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-long: setup
 	$(BIN)/pytest -m long --minutes=$(MINUTES) --seeds=$(SEEDS)

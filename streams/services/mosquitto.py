@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from streams.errors import ServiceError
+from streams.services.cache import cache_root, locked
 from streams.services.ports import HOST, free_port
 
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
@@ -42,6 +43,12 @@ def install() -> str:
         return found
     if os.geteuid() or shutil.which("apt-get") is None:
         raise ServiceError(f"the MQTT broker mosquitto is missing: {_INSTALL}")
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with locked(cache_root() / "mosquitto.lock"):  # apt-get lets one at a time, and fails others.
+        return shutil.which("mosquitto", path=_PATH) or _installed()
+
+
+def _installed() -> str:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for step in (
         ["update", "-qq"],
