@@ -120,7 +120,8 @@ class _Disk(Mapping[str, bytes]):
         del self._files[name.encode()]
 
     def __iter__(self) -> Iterator[str]:
-        return (key.decode() for key in self._files)
+        keys = self._files.keys()  # An Rdict is no mapping: it cannot be iterated over itself.
+        return (key.decode() for key in keys)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
