@@ -23,6 +23,7 @@ from benchmarks.streams.engine import apart, resident_mib
 from benchmarks.streams.session import Session
 from benchmarks.streams.tables import rows_of
 from streams.adapters import frames
+from streams.adapters.rocks_store import OPTIONS
 from streams.agents.readings import ReadingsLogic, make_readings
 from streams.core.readings import Labels, Readings
 from streams.settings import Settings, Window, Worker
@@ -108,7 +109,11 @@ class _Disk(Mapping[str, bytes]):
     """Segments on disk."""
 
     def __init__(self, folder: str) -> None:
-        self._files = Rdict(str(Path(folder) / "segments"), Options(raw_mode=True))
+        options = Options(raw_mode=True)
+        # As a worker's: of RocksDB's own 64 MiB the memory of the logic could not be told.
+        options.set_write_buffer_size(OPTIONS["write_buffer_size"])
+        options.set_max_write_buffer_number(OPTIONS["max_write_buffer_number"])
+        self._files = Rdict(str(Path(folder) / "segments"), options)
 
     def __getitem__(self, name: str) -> bytes:
         return cast(bytes, self._files[name.encode()])
