@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from streams.errors import DecodeError
-from streams.ports import Produce
+from streams.ports import LogRecord, Produce
 from streams.topics import REJECTED
 
 MAX_DETAIL = 1_024
@@ -60,3 +60,28 @@ def rejected_record(
         if value is not None:
             headers[f"hw-{name}"] = value.encode(errors="replace")
     return Produce(REJECTED, original.kept, partition=partition, headers=headers)
+
+
+def rejected_from_log(
+    record: LogRecord,
+    error: DecodeError,
+    *,
+    topic: str,
+    partition: int,
+    max_bytes: int,
+    tenant: str | None = None,
+    site: str | None = None,
+    device: str | None = None,
+) -> Produce:
+    """Return the record of ``rejected`` for a whole record of a Kafka topic."""
+    return rejected_record(
+        record.value or b"",
+        error,
+        source=f"kafka:{topic}/{partition}/{record.offset}",
+        received_ms=record.timestamp,
+        max_bytes=max_bytes,
+        partition=partition,
+        tenant=tenant,
+        site=site,
+        device=device,
+    )

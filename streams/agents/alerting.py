@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from streams.adapters import results, shard_codec
-from streams.adapters.rejected import rejected_record
+from streams.adapters.rejected import rejected_from_log
 from streams.agents.rule_definitions import anomaly_rules
 from streams.agents.telling import StandingCounts, Teller
 from streams.core.alert_states import (
@@ -151,13 +151,12 @@ class AlertLogic:
         return [produce for alert in changed for produce in self._teller.tell(alert.as_json())]
 
     def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
-        return rejected_record(
-            record.value or b"",
+        return rejected_from_log(
+            record,
             error,
-            source=f"kafka:{ANOMALIES}/{self._partition}/{record.offset}",
-            received_ms=record.timestamp,
-            max_bytes=self._max_bytes,
+            topic=ANOMALIES,
             partition=self._partition,
+            max_bytes=self._max_bytes,
         )
 
 

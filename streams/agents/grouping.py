@@ -10,7 +10,7 @@ import orjson
 from prometheus_client import Counter, Gauge
 
 from streams.adapters import shard_codec
-from streams.adapters.rejected import rejected_record
+from streams.adapters.rejected import rejected_from_log
 from streams.agents.routing import mutes_of, routes_of
 from streams.agents.telling import CONTROL_HEADER, Outbox, group_key
 from streams.core.grouping import CHANGED, Group, Groups, Member, Notice, labels_of
@@ -178,13 +178,12 @@ class GroupLogic:
         }
 
     def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
-        return rejected_record(
-            record.value or b"",
+        return rejected_from_log(
+            record,
             error,
-            source=f"kafka:{ALERT_GROUPS}/{self._partition}/{record.offset}",
-            received_ms=record.timestamp,
-            max_bytes=self._max_bytes,
+            topic=ALERT_GROUPS,
             partition=self._partition,
+            max_bytes=self._max_bytes,
         )
 
 

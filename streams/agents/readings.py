@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from streams.adapters import frames, results, shard_codec
 from streams.adapters.config_log import Documents, marker_of
 from streams.adapters.reading_records import RecordDecoder, Refused
-from streams.adapters.rejected import rejected_record
+from streams.adapters.rejected import rejected_from_log
 from streams.agents.changing import (
     Course,
     Told,
@@ -386,13 +386,12 @@ class ReadingsLogic:
             return []
         _POISON.inc()
         return [
-            rejected_record(
-                record.value or b"",
+            rejected_from_log(
+                record,
                 refused.error,
-                source=f"kafka:{READINGS}/{self._partition}/{record.offset}",
-                received_ms=record.timestamp,
-                max_bytes=self._max_bytes,
+                topic=READINGS,
                 partition=self._partition,
+                max_bytes=self._max_bytes,
                 tenant=source.tenant if source else None,
                 site=source.site if source else None,
                 device=source.device if source else None,

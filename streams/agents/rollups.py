@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from streams.adapters import frames, results, shard_codec
 from streams.adapters.config_log import Documents
-from streams.adapters.rejected import rejected_record
+from streams.adapters.rejected import rejected_from_log
 from streams.agents.device_types import TypeOf
 from streams.agents.rollup_course import RollupCourse
 from streams.agents.window_definitions import definition_of
@@ -265,13 +265,12 @@ class RollupLogic:
             said.late = said.over_limit = rollup.evicted = 0
 
     def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
-        return rejected_record(
-            record.value or b"",
+        return rejected_from_log(
+            record,
             error,
-            source=f"kafka:{self._stage.source}/{self._partition}/{record.offset}",
-            received_ms=record.timestamp,
-            max_bytes=self._max_bytes,
+            topic=self._stage.source,
             partition=self._partition,
+            max_bytes=self._max_bytes,
         )
 
 

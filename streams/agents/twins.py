@@ -22,7 +22,7 @@ from crdt.core.rolls import Roll
 from crdt.core.sync import Outbox, Session
 from crdt.core.view import view
 from crdt.replica import Reading, Replica
-from streams.adapters.rejected import rejected_record
+from streams.adapters.rejected import rejected_from_log
 from streams.adapters.replica_keys import Registry
 from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_records import (
@@ -276,13 +276,12 @@ class TwinLogic(PartitionLogic):
         _REJECTED.labels(error.reason).inc()
         tenant, _, device = (record.key or b"").decode(errors="replace").partition("/")
         site = header(record, SITE)
-        return rejected_record(
-            record.value or b"",
+        return rejected_from_log(
+            record,
             DecodeError(error.reason, error.detail),
-            source=f"kafka:{TWIN_UPDATES}/{self._partition}/{record.offset}",
-            received_ms=record.timestamp,
-            max_bytes=self._max_rejected_bytes,
+            topic=TWIN_UPDATES,
             partition=self._partition,
+            max_bytes=self._max_rejected_bytes,
             tenant=tenant or None,
             site=site.decode(errors="replace") if site else None,
             device=device or None,

@@ -11,7 +11,7 @@ import numpy as np
 from prometheus_client import Counter
 
 from streams.adapters import results, shard_codec
-from streams.adapters.rejected import rejected_record
+from streams.adapters.rejected import rejected_from_log
 from streams.agents.rule_definitions import kept_ms, window_rules
 from streams.agents.telling import StandingCounts, Teller
 from streams.core.alert_states import alert_id
@@ -120,13 +120,12 @@ class WindowAlertLogic:
         return [produce for change in changes for produce in self._teller.tell(alert_of(change))]
 
     def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
-        return rejected_record(
-            record.value or b"",
+        return rejected_from_log(
+            record,
             error,
-            source=f"kafka:{AGGREGATES}/{self._partition}/{record.offset}",
-            received_ms=record.timestamp,
-            max_bytes=self._max_bytes,
+            topic=AGGREGATES,
             partition=self._partition,
+            max_bytes=self._max_bytes,
         )
 
 
