@@ -172,6 +172,9 @@ class ShardStore:
     def remove(self, keys: Iterable[bytes]) -> None:
         """Remove what a finished checkpoint has made stale."""
         for raw in keys:
+            segment = split_key(raw)[1].partition(_SEGMENT)[2]
+            if raw in self._segments.get(segment, ()):
+                del self._segments[segment]
             if raw in self.table.data:
                 self.table.data.pop(raw)
                 self.table.send_changelog(self.partition, raw, value=None, value_serializer="raw")
