@@ -6,12 +6,11 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from streams.adapters import frames
 from streams.core.readings import Readings
+from streams.services.ports import free_port
 from streams.settings import Topics
 from streams.topics import READINGS, REJECTED
 from tests.waiting import eventually
@@ -32,13 +32,6 @@ PARTITIONS = Topics().partitions
 
 def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -21,10 +21,9 @@ from cryptography.x509.oid import NameOID
 from paho.mqtt.enums import CallbackAPIVersion
 
 from streams.services.mosquitto import install
-from streams.services.ports import is_open
+from streams.services.ports import free_port, is_open
 from tests.integration.gateway_child import (
     GatewayChild,
-    free_port,
     gateway,
     reader,
     unique,

@@ -16,8 +16,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from streams.adapters.log_reader import read_all
 from streams.agents.host import HostOptions
 from streams.app import AppSpec, build
+from streams.services.ports import free_port
 from streams.settings import Settings
-from tests.integration.gateway_child import free_port, unique
+from tests.integration.gateway_child import unique
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
