@@ -61,7 +61,8 @@ class Driver:
         """Where the log is read from after a crash."""
         self.segments: dict[str, bytes] = {}
         """State that left memory, by the name of its segment."""
-        self._named: dict[str, Sequence[str]] = {}
+        self.named: dict[str, Sequence[str]] = {}
+        """Key of a piece of state -> the segments that belong with it."""
         self.logic = self._made()
 
     def _made(self) -> PartitionLogic:
@@ -116,7 +117,7 @@ class Driver:
         for key in list(dirty)[:keys]:
             self.stored[key] = (self._read - 1, self.logic.snapshot(key))
             if isinstance(self.logic, Evicting):
-                self._named[key] = self.logic.segments(key)
+                self.named[key] = self.logic.segments(key)
         rest = self.logic.dirty()
         self.committed = min(rest.values(), default=self._read)
 
@@ -135,8 +136,8 @@ class Driver:
         self.logic = self._made()
         for key, (stamp, state) in self.stored.items():
             self.logic.restore(key, stamp, state)
-            if isinstance(self.logic, Evicting) and self._named.get(key):
-                self.logic.shelved(key, self._named[key])
+            if isinstance(self.logic, Evicting) and self.named.get(key):
+                self.logic.shelved(key, self.named[key])
         self._read = self.committed
 
     def values(self, topic: str) -> list[bytes]:

@@ -1,29 +1,43 @@
-"""Stored segments: devices that are away, with the hashes of their names in front.
+"""Stored segments: state that left memory, with a hash of each thing in it in front.
 
-The hashes can be read without the rest, so that a start learns where each device lies and reads
-no state of it.
+The hashes can be read without the rest: so a start learns where each device lies and reads no state
+of it, and who looks for one window reads only the state that holds it.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
 from streams.adapters import shard_codec
-from streams.core.cold import HASH_BYTES, Hashes, hashes_of
+from streams.core.cold import HASH_BYTES
 from streams.errors import StateError
 
-_MAGIC = b"HWC1"
 _HEAD = struct.Struct(">4sI")
 
 
-def encode(state: dict[str, Any]) -> bytes:
-    """Return the state of some devices, as :func:`streams.core.snapshots.take` gives it."""
-    hashes = hashes_of(state["names"])
-    return _HEAD.pack(_MAGIC, len(hashes)) + hashes.tobytes() + shard_codec.encode(state)
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A kind of segment: what it begins with, and the dtype of its hashes."""
+
+    magic: bytes
+    hashes: str
+
+
+DEVICES = Form(b"HWC1", f"S{HASH_BYTES}")
+"""Devices that are away: :func:`streams.core.cold.hashes_of`."""
+WINDOWS = Form(b"HWW1", "<u8")
+"""Closed windows: :func:`streams.core.shelves.keys_of`."""
+
+
+def encode(form: Form, hashes: np.ndarray[Any, Any], state: dict[str, Any]) -> bytes:
+    """Return state (of numbers, text and arrays) with the hashes of what is in it."""
+    head = _HEAD.pack(form.magic, len(hashes)) + hashes.astype(form.hashes).tobytes()
+    return head + shard_codec.encode(state)
 
 
 def id_of(data: bytes) -> str:
@@ -31,26 +45,26 @@ def id_of(data: bytes) -> str:
     return blake2b(data, digest_size=12).hexdigest()
 
 
-def hashes_in(data: bytes) -> Hashes:
-    """Return the hashes of the devices in a segment.
+def hashes_in(form: Form, data: bytes) -> np.ndarray[Any, Any]:
+    """Return the hashes in front of a segment.
 
-    :raises StateError: if it is none, or of a version that this code does not know.
+    :raises StateError: if it is of another form, or of a version that this code does not know.
     """
-    return np.frombuffer(data[_HEAD.size : _state_at(data)], f"S{HASH_BYTES}")
+    return np.frombuffer(data[_HEAD.size : _state_at(form, data)], form.hashes)
 
 
-def decode(data: bytes) -> dict[str, Any]:
-    """Return what :func:`encode` was given.
+def decode(form: Form, data: bytes) -> dict[str, Any]:
+    """Return the state that :func:`encode` was given.
 
     :raises StateError: as :func:`hashes_in`, or if it is damaged.
     """
-    return shard_codec.decode(data[_state_at(data) :])
+    return shard_codec.decode(data[_state_at(form, data) :])
 
 
-def _state_at(data: bytes) -> int:
-    if len(data) < _HEAD.size or data[:4] != _MAGIC:
+def _state_at(form: Form, data: bytes) -> int:
+    if len(data) < _HEAD.size or data[:4] != form.magic:
         raise StateError(
-            f"a stored segment begins with {data[:4]!r}, expected {_MAGIC!r}: it was written by "
-            "another version of Headwater; run that one (docs/upgrading.md)"
+            f"a stored segment begins with {data[:4]!r}, expected {form.magic!r}: it was written "
+            "by another version of Headwater; run that one (docs/upgrading.md)"
         )
-    return _HEAD.size + int(_HEAD.unpack_from(data)[1]) * HASH_BYTES
+    return _HEAD.size + int(_HEAD.unpack_from(data)[1]) * np.dtype(form.hashes).itemsize

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from streams.adapters import segment_codec
+from streams.adapters.segment_codec import DEVICES
 from streams.core import snapshots
 from streams.core.cold import Cold, hashes_of
 from streams.core.engine import StreamEngine
@@ -59,15 +60,22 @@ class Eviction:
         self._fetch = fetch
 
     def leave(
-        self, engine: StreamEngine, now_ms: int, take: Callable[[Int64], State]
+        self,
+        engine: StreamEngine,
+        now_ms: int,
+        bound_ms: Int64,
+        take: Callable[[Int64], State],
     ) -> list[Segment]:
         """Return the segments of further devices that may leave: those of one shard.
 
+        :param bound_ms: int64[shards], log time: who was heard since then has to stay.
         :param take: returns the state of some devices.
         """
         if self._fetch is None or not self._after_ms:
             return []
         quiet = engine.quiet(now_ms - self._after_ms)
+        reg = engine.registry.devices
+        quiet = quiet[reg["log_ms"][quiet] < bound_ms[reg["shard"][quiet]]]
         quiet = np.setdiff1d(quiet, [d for one in self._leaving.values() for d in one.devices])
         shards, counts = np.unique(engine.registry.devices["shard"][quiet], return_counts=True)
         if not len(counts) or counts.max() < _LEAST:
@@ -77,7 +85,8 @@ class Eviction:
         state = take(mine)
         made = []
         for at in np.array_split(np.arange(len(mine)), -(-len(mine) // _IN_SEGMENT)):
-            data = segment_codec.encode(part_of(engine, state, at))
+            part = part_of(engine, state, at)
+            data = segment_codec.encode(DEVICES, hashes_of(part["names"]), part)
             segment = Segment(str(shard), segment_codec.id_of(data), data)
             log_ms = engine.registry.devices["log_ms"][mine[at]]
             self._leaving[segment.id] = _Leaving(shard, mine[at], log_ms)
@@ -105,7 +114,7 @@ class Eviction:
     def shelved(self, shard: int, segments: Sequence[str], here: Sequence[Sequence[str]]) -> None:
         """Learn the segments that a shard's snapshot names, which holds the devices *here*."""
         for name in segments:
-            self.cold.add(name, shard, segment_codec.hashes_in(self._read(name)))
+            self.cold.add(name, shard, segment_codec.hashes_in(DEVICES, self._read(name)))
         if len(self.cold):
             self.cold.remove(hashes_of(here))
 
@@ -126,7 +135,7 @@ class Eviction:
             if name:
                 wanted.setdefault(name, []).append(key)
         for name, keys in wanted.items():
-            state = adapt(segment_codec.decode(self._read(name)))
+            state = adapt(segment_codec.decode(DEVICES, self._read(name)))
             at = {(tenant, device): i for i, (tenant, device) in enumerate(state["names"])}
             if not at.keys() >= set(keys):
                 raise StateError(f"the stored segment {name} does not hold {keys[0]}")

@@ -29,6 +29,7 @@ from streams.agents.changing import (
 from streams.agents.derived import Derivations
 from streams.agents.detectors import FIRST_NAME, detector_of
 from streams.agents.eviction import Eviction
+from streams.agents.shelving import Shelving
 from streams.agents.verdicts import explain_rows
 from streams.agents.window_definitions import definition_of
 from streams.core import snapshots
@@ -114,6 +115,7 @@ class ReadingsLogic:
         self._told = Told()
         self._course = Course(documents, base, settings.topics.shards)
         self._eviction = Eviction(settings.topics.shards, settings.worker.evict_ms)
+        self._shelving = Shelving(settings.topics.shards, settings.worker.shelve_ms)
         self._build(self._settings.windows)
 
     def _build(self, windows: Sequence[Window]) -> None:
@@ -129,6 +131,7 @@ class ReadingsLogic:
         self.engine.registry.away = self._eviction.cold.count
         self.engine.registry.recall = self._recall
         self._eviction.stay()
+        self._shelving.attach(self.engine)
         self._derive = Derivations(windows)
         self.detector = detector_of(settings.detection)
         self._blank = _knows_nothing(settings.detection)
@@ -186,6 +189,7 @@ class ReadingsLogic:
         state = self._take(np.flatnonzero(self.engine.registry.devices["shard"] == shard))
         state["clock_ms"] = self._clock.now_ms
         state["config"] = self._course.id_of(shard)
+        state["shelves"] = self._shelving.shelves.state(shard)
         return state
 
     def _take(self, devices: Int64) -> dict[str, Any]:
@@ -217,6 +221,7 @@ class ReadingsLogic:
                 if self._course.may_differ:
                     loaded = adapted(loaded, self._windows, self._settings.topics.shards)
                 self._load(shard, loaded)
+                self._shelving.shelves.restore(shard, loaded.get("shelves", []))
                 self.engine.stamps[shard] = stamp
         except ValueError as error:
             raise StateError(f"readings, partition {self._partition}: {error}") from error
@@ -238,13 +243,19 @@ class ReadingsLogic:
     def connect(self, fetch: Callable[[str], bytes]) -> None:
         """See :class:`~streams.ports.Evicting`."""
         self._eviction.connect(fetch)
+        self._shelving.connect(fetch)
 
     def leave(self) -> Sequence[Segment]:
         """See :class:`~streams.ports.Evicting`."""
-        return self._eviction.leave(self.engine, self._clock.now_ms, self._take)
+        now_ms, shelving = self._clock.now_ms, self._shelving
+        windows = shelving.leave(self.engine, now_ms)
+        bound_ms = shelving.heard_since_ms()
+        return [*windows, *self._eviction.leave(self.engine, now_ms, bound_ms, self._take)]
 
     def left(self, segments: Iterable[str]) -> None:
         """See :class:`~streams.ports.Evicting`."""
+        segments = list(segments)
+        self._shelving.left(self.engine, segments)
         devices = self._eviction.left(self.engine, segments)
         if not len(devices):
             return
@@ -258,13 +269,18 @@ class ReadingsLogic:
 
     def segments(self, key: str) -> Sequence[str]:
         """See :class:`~streams.ports.Evicting`."""
-        return [] if key == PARTITION_KEY else self._eviction.cold.segments(int(key))
+        if key == PARTITION_KEY:
+            return []
+        shelves = self._shelving.shelves.of(int(key))
+        return [*self._eviction.cold.segments(int(key)), *(shelf.id for shelf in shelves)]
 
     def shelved(self, key: str, segments: Sequence[str]) -> None:
         """See :class:`~streams.ports.Evicting`."""
         reg, shard = self.engine.registry, int(key)
         here = reg.keys_of(np.flatnonzero(reg.devices["shard"] == shard))
-        self._eviction.shelved(shard, segments, here)
+        windows = {shelf.id for shelf in self._shelving.shelves.of(shard)}
+        devices = [name for name in segments if name not in windows]
+        self._eviction.shelved(shard, devices, here)
 
     def _recall(self, named: Sequence[tuple[str, str]]) -> None:
         for shard, state in self._eviction.back(named, self.engine, self._fitting):

@@ -235,6 +235,18 @@ class Aggregates:
         return done
 
 
+def kept_of(kept: dict[str, Any], panes: Bool) -> dict[str, Any]:
+    """Return what :meth:`Aggregates.snapshot` returned, for some of its panes only."""
+    place = np.where(panes, np.cumsum(panes) - 1, -1)
+    rows = place[kept["slot"]] >= 0 if "slot" in kept else None
+    return {
+        name: kept_of(found, panes)
+        if isinstance(found, dict)
+        else (place[found[rows]].astype(found.dtype) if name == "slot" else found[rows])
+        for name, found in kept.items()
+    }
+
+
 def _merge(total: Arrays, at: Int64, part: Arrays) -> None:
     """Fold the parts of a later slice into some totals."""
     before, more = total["count"][at], part["count"]

@@ -1,4 +1,4 @@
-"""Windows whose place in time is given: tumbling ones, calendar ones, and hopping ones."""
+"""Windows whose place in time is given: what all of them share, and hopping ones."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class AlignedOperator(ABC):
         c = self._windows.columns
         gone = c["closed"] & (watermark_ms[c["device"]] >= c["closes_ms"] + kept_ms)
         new = self._drop_windows(gone)
-        self._sweep_at = max(_SWEEP_AT, 2 * len(self._windows))
+        self._sweep_at = max(_SWEEP_AT, len(self._windows) + len(self._windows) // 2)
         return new
 
     def _restore_windows(self, rows: Arrays, series: Int32, device: Int32) -> Int64:
@@ -122,60 +122,6 @@ class AlignedOperator(ABC):
         slots = self._windows.extend(rows | {"series": series[mine], "device": device[mine]})
         self._open.relist(slots[~rows["closed"]])
         return slots
-
-
-class TumblingOperator(AlignedOperator):
-    """Each window is a pane of its own."""
-
-    def __init__(self, definition: Tumbling | Calendar, writer: Writer) -> None:
-        self._aggregates = Aggregates(definition.aggregates, definition.max_points)
-        super().__init__(definition, Keyed({**LIFE, **self._aggregates.spec}), writer)
-        self._tumbling = definition
-
-    def takes(self, t_ms: Int64, before_ms: Int64) -> Bool:
-        """See :class:`~streams.core.operators.Operator`."""
-        d = self._tumbling
-        taken: Bool = before_ms < d.end_of(d.start_of(t_ms)) + (d.grace_ms + d.horizon_ms)
-        return taken
-
-    def add(self, rows: Rows) -> Int64:
-        """See :class:`~streams.core.operators.Operator`."""
-        start = self._tumbling.start_of(rows.t_ms)
-        slots, fresh = self._start(rows.series, rows.device, start)
-        self._aggregates.add(self._windows.columns, slots, rows, fresh)
-        self._open.count_late(slots, rows.before_ms)
-        return NO_ROWS
-
-    def sweep(self, watermark_ms: Int64) -> None:
-        """See :class:`~streams.core.operators.Operator`."""
-        new = self._sweep(watermark_ms, self._tumbling.horizon_ms)
-        if new is not None:
-            self._aggregates.renumber(new)
-
-    def forget(self, series: Bool, devices: Int64) -> None:
-        """See :class:`~streams.core.operators.Operator`."""
-        gone = series[self._windows.columns["series"]]
-        self._aggregates.renumber(self._drop_windows(gone))
-
-    def snapshot(self, series: Int64) -> dict[str, Any]:
-        """See :class:`~streams.core.operators.Operator`."""
-        slots, rows = rows_of(self._windows, series)
-        return {"windows": rows, "kept": self._aggregates.snapshot(slots)}
-
-    def restore(self, state: dict[str, Any], series: Int32, device: Int32, site: Int32) -> None:
-        """See :class:`~streams.core.operators.Operator`."""
-        rows = dict(state["windows"])
-        if len(rows["series"]):
-            rows["site"] = site[rows["site"]]
-            slots = self._restore_windows(rows, series, device)
-            self._aggregates.restore(state["kept"], slots)
-
-    def given_up(self) -> int:
-        """See :class:`~streams.core.operators.Operator`."""
-        return self._aggregates.given_up
-
-    def _content(self, slots: Int64) -> Arrays:
-        return self._aggregates.of_panes(self._windows.columns, slots)
 
 
 class HoppingOperator(AlignedOperator):

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_LEAST = 64
+
 
 class Columns:
-    """Named arrays of one common length that grows by doubling.
+    """Named arrays of one common length that grows by half, and shrinks when little is left.
 
     :param spec: column name -> (dtype, value of a new row).
     """
@@ -31,11 +33,7 @@ class Columns:
             return
         capacity = len(next(iter(self._arrays.values())))
         if n > capacity:
-            capacity = max(64, 2 * capacity, n)
-            for name, (dtype, default) in self._spec.items():
-                grown = np.full(capacity, default, dtype)
-                grown[: self.n] = self[name]
-                self._arrays[name] = grown
+            self._resize(max(_LEAST, capacity + capacity // 2, n))
         self.n = n
 
     def append(self, rows: dict[str, NDArray[Any]], n: int) -> None:
@@ -53,12 +51,20 @@ class Columns:
             array[:kept] = array[: self.n][mask]
             array[kept : self.n] = default
         self.n = kept
+        if len(array) > _LEAST + 4 * kept:
+            self._resize(_LEAST + 2 * kept)
 
     def reset(self, rows: NDArray[Any]) -> None:
         """Give some rows the defaults again; those that are not there yet have them."""
         rows = rows[rows < self.n]
         for name, (_, default) in self._spec.items():
             self._arrays[name][rows] = default
+
+    def _resize(self, capacity: int) -> None:
+        for name, (dtype, default) in self._spec.items():
+            resized = np.full(capacity, default, dtype)
+            resized[: self.n] = self[name]
+            self._arrays[name] = resized
 
     def select(self, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return copies of some rows of every column."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from streams.core.aggregates import Arrays, Rows
-from streams.core.aligned import HoppingOperator, TumblingOperator
+from streams.core.aligned import HoppingOperator
 from streams.core.emission import Writer
 from streams.core.readings import Bool, Int32, Int64
 from streams.core.registry import Registry
 from streams.core.results import WindowResults
 from streams.core.sessions import SessionOperator
 from streams.core.sliding import SlidingOperator
+from streams.core.tumbling import TumblingOperator
 from streams.core.windows import Calendar, Hopping, Session, Sliding, Tumbling, Window
 
 

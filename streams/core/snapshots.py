@@ -6,16 +6,19 @@ sites, never indices of the running engine: inside it, series and devices are nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from streams.core.aggregates import kept_of
 from streams.core.engine import StreamEngine
 from streams.core.identities import pack, unpack
+from streams.core.index import ABSENT
 from streams.core.points import SITE
-from streams.core.readings import Int32, Int64, Labels
+from streams.core.readings import Bool, Int32, Int64, Labels
 from streams.core.registry import NEVER
+from streams.core.tumbling import TumblingOperator
 
 State = dict[str, Any]
 
@@ -93,6 +96,56 @@ def put(engine: StreamEngine, shard: int, state: State) -> Int32:
     if len(state["identities"]):
         engine.identities.restore(state["identities"], series)
     return series
+
+
+def take_windows(engine: StreamEngine, windows: State) -> State:
+    """Return the state of some windows of one definition by itself, with names of its own.
+
+    :param windows: what the operator has taken out, which is changed.
+    """
+    rows = windows["windows"]
+    series, rows["series"] = np.unique(rows["series"], return_inverse=True)
+    rows["series"] = rows["series"].astype(np.int32)
+    del rows["device"]
+    sites = [engine.registry.sites[site] for site in _only_used_sites([windows])]
+    return {"series": series_names(engine, series), "sites": sites, **windows}
+
+
+def put_windows(
+    engine: StreamEngine, operator: TumblingOperator, state: State, series: Int32, some: Bool
+) -> None:
+    """Add some of the windows of a state that :func:`take_windows` has returned.
+
+    :param series: the engine's index of each of its series.
+    """
+    if not some.any():
+        return
+    rows = {name: values[some] for name, values in state["windows"].items()}
+    sites = np.asarray([engine.registry.site(name) for name in state["sites"]], np.int32)
+    windows = {"windows": rows, "kept": kept_of(state["kept"], some)}
+    operator.restore(windows, series, engine.registry.series["device"][series], sites)
+
+
+def series_names(engine: StreamEngine, series: Int64) -> list[list[str]]:
+    """Return tenant, device and metric of each series."""
+    reg = engine.registry
+    device = reg.series["device"][series].astype(np.int64)
+    metric = [reg.metrics[m] for m in reg.series["metric"][series].tolist()]
+    keys = zip(reg.keys_of(device), metric, strict=True)
+    return [[tenant, name, metric] for (tenant, name), metric in keys]
+
+
+def series_named(engine: StreamEngine, named: Sequence[Sequence[str]]) -> Int32:
+    """Return the series of these names, whose devices are here.
+
+    :raises ValueError: if one is not.
+    """
+    device = np.asarray([engine.registry.find(tenant, name) for tenant, name, _ in named], np.int32)
+    if (device == ABSENT).any():
+        lost = named[int(device.argmin())]
+        raise ValueError(f"a window came back whose device is not here: {lost}")
+    metric = Labels.of([metric for _, _, metric in named])
+    return engine.registry.intern_series(device, metric, limited=False)
 
 
 def _only_used_sites(windows: list[State]) -> list[int]:

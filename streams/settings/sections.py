@@ -271,6 +271,9 @@ class Worker(Section):
     evict_ms: Ms = 21_600_000
     """Log time without a reading after which a device with no window open leaves memory for the
     table, until it is heard again; 0: none ever does."""
+    shelve_ms: Ms = 60_000
+    """Event time past its close after which a closed window leaves memory for the table, until late
+    data or the end of its horizon, if that is at least four times as long; 0: none ever does."""
     silent_ms: Positive = 1_000
     """Silence at a partition's end after which it gets a time marker, if something waits."""
     buffer_batches: Positive = 16

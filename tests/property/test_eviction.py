@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.adapters.results import decode_scores, decode_windows
-from streams.agents import eviction
+from streams.agents import eviction, shelving
 from streams.agents.readings import ReadingsLogic, make_readings
 from streams.core.cold import Cold, hashes_of
 from streams.settings import Detection, Devices, Settings, Topics, Window, Worker
@@ -22,14 +22,17 @@ KINDS = [
     Window(name="g", kind="session", gap_ms=60, horizon_ms=300),
     Window(name="s", kind="sliding", size_ms=80, horizon_ms=200, max_points=6),
     Window(name="l", kind="sliding", last=3, horizon_ms=200, aggregates=["time_weighted_mean"]),
+    Window(name="t", size_ms=40, grace_ms=5, horizon_ms=700),
 ]
 SETTINGS = Settings(
     topics=Topics(shards=2),
     windows=KINDS,
     devices=Devices(disorder_ms=5, idle_ms=500, idle_final_ms=900),
     detection=Detection(half_life=8, warmup=3, emit_score=3.0),
-    worker=Worker(evict_ms=1_000),
+    worker=Worker(evict_ms=1_000, shelve_ms=20),
 )
+NEVER_AWAY = Worker(evict_ms=0, shelve_ms=0)
+FEW = {"_LEAST": 1, "_ON_SHELF": 2, "_AT_ONCE": 3}
 
 readings = st.tuples(
     st.integers(0, 4),  # device
@@ -47,12 +50,14 @@ events = st.lists(
 happenings = st.lists(
     st.tuples(
         st.integers(1, 12),
-        st.sampled_from(["evict", "evict, checkpoint", "checkpoint", "partial", "crash"]),
+        st.sampled_from(
+            ["evict", "evict, checkpoint", "evict slowly", "checkpoint", "partial", "crash"]
+        ),
     ),
     min_size=4,
     max_size=16,
 )
-kinds = st.lists(st.sampled_from(range(len(KINDS))), min_size=1, max_size=2, unique=True)
+kinds = st.lists(st.sampled_from([0, 5, *range(len(KINDS))]), min_size=1, max_size=2, unique=True)
 
 
 def fill(driver, events, *, name=b"t/d%d", clock=10_000, behind_ms=0):
@@ -77,6 +82,32 @@ def fill(driver, events, *, name=b"t/d%d", clock=10_000, behind_ms=0):
 def settings_with(kinds, **changed):
     windows = [KINDS[at] for at in kinds]
     return SETTINGS.model_copy(update={"windows": windows, **changed})
+
+
+def go_through(driver, happenings):
+    """Process all records, with what happens in between."""
+    few = {"_LEAST": 1, "_IN_SEGMENT": 2, "_AT_ONCE": 3}
+    with patch.multiple(eviction, **few), patch.multiple(shelving, **FEW):
+        for records, happening in happenings:
+            if happening == "evict slowly":
+                evict_slowly(driver, records)
+                continue
+            driver.step(records)
+            if happening.startswith("evict"):
+                driver.evict()
+            if happening.endswith(("checkpoint", "partial")):
+                driver.checkpoint(keys=1 if happening == "partial" else None)
+            if happening == "crash":
+                driver.crash()
+        driver.run()
+
+
+def evict_slowly(driver, records):
+    """Records come while it is being stored."""
+    leaving = driver.logic.leave()
+    driver.segments |= {part.id: part.state for part in leaving}
+    driver.step(records)
+    driver.logic.left([part.id for part in leaving])
 
 
 def told(driver):
@@ -106,21 +137,59 @@ def told(driver):
 @settings(max_examples=60)
 @given(kinds, events, happenings)
 def test_who_is_away_when_changes_nothing_that_is_told(kinds, events, happenings):
-    calm = Driver(make_readings(settings_with(kinds, worker=Worker(evict_ms=0))))
+    calm = Driver(make_readings(settings_with(kinds, worker=NEVER_AWAY)))
     fill(calm, events)
     calm.run()
     rough = Driver(make_readings(settings_with(kinds)))
     fill(rough, events)
-    with patch.multiple(eviction, _LEAST=1, _IN_SEGMENT=2, _AT_ONCE=3):
-        for records, happening in happenings:
-            rough.step(records)
-            if happening.startswith("evict"):
-                rough.evict()
-            if happening.endswith(("checkpoint", "partial")):
-                rough.checkpoint(keys=1 if happening == "partial" else None)
-            if happening == "crash":
-                rough.crash()
-        rough.run()
+    go_through(rough, happenings)
+    assert told(rough) == told(calm)
+
+
+SOON = SETTINGS.model_copy(
+    update={
+        "topics": Topics(shards=1),
+        "windows": [
+            Window(name="t", size_ms=40, horizon_ms=2_000),
+            Window(name="k", size_ms=60, horizon_ms=1_500, aggregates=["p50", "distinct"]),
+        ],
+        "devices": Devices(disorder_ms=5, idle_ms=100, idle_final_ms=200),
+        "worker": Worker(evict_ms=300, shelve_ms=20),
+    }
+)
+"""Devices may leave before the horizon of their windows is over."""
+late_readings = st.tuples(
+    st.integers(0, 2),
+    st.one_of(st.integers(-60, 0), st.integers(-1_800, 0)),
+    st.sampled_from([1.0, 2.0, 40.0]),
+    st.just(True),
+    st.sampled_from(["p", "q"]),
+    st.just(False),
+)
+late_events = st.lists(
+    st.tuples(st.sampled_from([30, 60, 60, 120, 700]), st.lists(late_readings, max_size=4)),
+    min_size=8,
+    max_size=24,
+)
+often = st.lists(
+    st.tuples(
+        st.integers(1, 6),
+        st.sampled_from(["evict", "evict", "evict, checkpoint", "evict slowly", "crash"]),
+    ),
+    min_size=12,
+    max_size=24,
+)
+
+
+@settings(max_examples=60)
+@given(late_events, often)
+def test_where_closed_windows_are_kept_changes_nothing_that_is_told(events, happenings):
+    calm = Driver(make_readings(SOON.model_copy(update={"worker": NEVER_AWAY})))
+    fill(calm, events)
+    calm.run()
+    rough = Driver(make_readings(SOON))
+    fill(rough, events)
+    go_through(rough, happenings)
     assert told(rough) == told(calm)
 
 
@@ -188,6 +257,74 @@ def test_who_is_heard_while_its_state_is_being_stored_stays():
     driver.send(b'{"t_ms":14100,"x":1.5,"seq":2}', at_ms=14_200, key=b"t/d1")
     registry = driver.logic.engine.registry
     assert registry.devices["duplicate"].tolist() == [1]
+
+
+def settled():
+    """A driver whose only device has closed windows that may leave: [10000, 10040) and others."""
+    driver = Driver(make_readings(SOON.model_copy(update={"windows": SOON.windows[:1]})))
+    for number, t_ms in enumerate(range(10_000, 10_400, 20)):
+        text = b'{"t_ms":%d,"x":1,"seq":%d}' % (t_ms, number)
+        driver.send(text, at_ms=t_ms, key=b"t/d")
+    assert isinstance(driver.logic, ReadingsLogic)
+    return driver, driver.logic
+
+
+def late_reading(driver, seq, *, t_ms=10_030, at_ms):
+    """Send one; return what it corrects: start, rank, count."""
+    driver.output.clear()
+    driver.send(b'{"t_ms":%d,"x":1,"seq":%d}' % (t_ms, seq), at_ms=at_ms, key=b"t/d")
+    found = [decode_windows(value) for value in driver.values("aggregates")]
+    return [(int(w.start_ms[0]), int(w.rank[0]), int(w.count[0])) for w in found]
+
+
+def windows_here(logic):
+    return len(logic.engine.operators[0].held)
+
+
+def test_closed_windows_leave_memory_and_come_back_for_a_late_reading():
+    driver, logic = settled()
+    with patch.multiple(shelving, **FEW):
+        before = windows_here(logic)
+        driver.checkpoint()
+        driver.evict()
+        assert windows_here(logic) == before - 6
+        driver.checkpoint()
+        driver.crash()
+        assert windows_here(logic) == before - 6
+        assert late_reading(driver, 90, at_ms=10_400) == [(10_000, 1, 3)]
+        assert late_reading(driver, 91, at_ms=10_410) == [(10_000, 2, 4)]
+
+
+def test_a_window_that_changes_while_it_is_being_stored_stays():
+    driver, logic = settled()
+    with patch.multiple(shelving, **FEW):
+        leaving = logic.leave()
+        driver.segments |= {part.id: part.state for part in leaving}
+        assert late_reading(driver, 90, at_ms=10_400) == [(10_000, 1, 3)]
+        logic.left([part.id for part in leaving])
+        # Its neighbour comes back, and the old state of its own does not.
+        assert late_reading(driver, 91, t_ms=10_050, at_ms=10_410) == [(10_040, 1, 3)]
+        assert late_reading(driver, 92, at_ms=10_420) == [(10_000, 2, 4)]
+        starts = logic.engine.operators[0].held.columns["start_ms"].tolist()
+        assert len(starts) == len(set(starts))
+
+
+def test_windows_of_a_quiet_device_are_back_before_it_leaves_itself():
+    driver, logic = settled()
+    with patch.multiple(shelving, **FEW), patch.multiple(eviction, _LEAST=1):
+        before = windows_here(logic)
+        driver.evict()
+        assert windows_here(logic) < before
+        for at_ms in (11_000, 11_300):  # Quiet for long, but some of its windows are elsewhere.
+            driver.tick(at_ms)
+        driver.evict()
+        assert int(logic.engine.registry.away.sum()) == 0
+        driver.tick(13_500)  # Their horizon is over by the log, not by its own time.
+        for _ in range(3):
+            driver.evict()
+        assert int(logic.engine.registry.away.sum()) == 1
+        assert windows_here(logic) == 0
+        assert late_reading(driver, 90, at_ms=13_600) == [(10_000, 1, 3)]
 
 
 def test_devices_that_come_and_go_take_no_more_memory_than_those_that_are_here():

@@ -17,9 +17,11 @@ from streams.testing import Driver
 from streams.topics import DELIVERIES
 from tests.golden import END_MS, HERE, STAGES, append, play, read, rows_of
 from tests.golden import alerts as alerting
+from tests.golden import segments as leaving
 from tests.golden import twins as twinning
 
 FOLDERS = sorted(path for path in HERE.iterdir() if (path / "readings.json.gz").exists())
+SEGMENTS = sorted(path for path in HERE.iterdir() if (path / leaving.FILE).exists())
 TWINS = sorted(path for path in HERE.iterdir() if (path / "twins.json.gz").exists())
 
 
@@ -34,8 +36,19 @@ def test_a_worker_goes_on_from_stored_state_with_stored_records(folder, stage):
     assert rows_of(driver) == golden["told"]
 
 
+@pytest.mark.parametrize("folder", SEGMENTS, ids=lambda folder: folder.name)
+def test_what_left_memory_comes_back(folder):
+    golden = leaving.read_segments(folder)
+    assert {bytes.fromhex(state)[:4] for state in golden["segments"].values()} == {b"HWC1", b"HWW1"}
+    driver = leaving.resumed(golden)
+    leaving.go_on(driver)
+    assert golden["told"]
+    assert rows_of(driver) == golden["told"]
+
+
 def test_there_is_one():
     assert FOLDERS
+    assert SEGMENTS
 
 
 def test_state_of_an_unknown_version_is_refused_with_what_to_do():
