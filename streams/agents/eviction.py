@@ -22,7 +22,7 @@ from streams.core import snapshots
 from streams.core.cold import Cold, hashes_of
 from streams.core.engine import StreamEngine
 from streams.core.placement import shard_of
-from streams.core.readings import Int64
+from streams.core.readings import Bool, Int64
 from streams.errors import StateError
 from streams.ports import Segment
 
@@ -63,19 +63,18 @@ class Eviction:
         self,
         engine: StreamEngine,
         now_ms: int,
-        bound_ms: Int64,
+        may_leave: Callable[[Int64], Bool],
         take: Callable[[Int64], State],
     ) -> list[Segment]:
         """Return the segments of further devices that may leave: those of one shard.
 
-        :param bound_ms: int64[shards], log time: who was heard since then has to stay.
+        :param may_leave: says which of some devices have all of their state in memory.
         :param take: returns the state of some devices.
         """
         if self._fetch is None or not self._after_ms:
             return []
         quiet = engine.quiet(now_ms - self._after_ms)
-        reg = engine.registry.devices
-        quiet = quiet[reg["log_ms"][quiet] < bound_ms[reg["shard"][quiet]]]
+        quiet = quiet[may_leave(quiet)]
         quiet = np.setdiff1d(quiet, [d for one in self._leaving.values() for d in one.devices])
         shards, counts = np.unique(engine.registry.devices["shard"][quiet], return_counts=True)
         if not len(counts) or counts.max() < _LEAST:

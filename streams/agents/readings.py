@@ -7,6 +7,7 @@ so one snapshot of a shard is consistent by construction.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -221,7 +222,7 @@ class ReadingsLogic:
                 if self._course.may_differ:
                     loaded = adapted(loaded, self._windows, self._settings.topics.shards)
                 self._load(shard, loaded)
-                self._shelving.shelves.restore(shard, loaded.get("shelves", []))
+                self._shelving.restore(shard, loaded.get("shelves", []))
                 self.engine.stamps[shard] = stamp
         except ValueError as error:
             raise StateError(f"readings, partition {self._partition}: {error}") from error
@@ -249,8 +250,8 @@ class ReadingsLogic:
         """See :class:`~streams.ports.Evicting`."""
         now_ms, shelving = self._clock.now_ms, self._shelving
         windows = shelving.leave(self.engine, now_ms)
-        bound_ms = shelving.heard_since_ms()
-        return [*windows, *self._eviction.leave(self.engine, now_ms, bound_ms, self._take)]
+        may = partial(shelving.may_leave, self.engine)
+        return [*windows, *self._eviction.leave(self.engine, now_ms, may, self._take)]
 
     def left(self, segments: Iterable[str]) -> None:
         """See :class:`~streams.ports.Evicting`."""
@@ -260,6 +261,7 @@ class ReadingsLogic:
         if not len(devices):
             return
         self._told.forget(self.engine.registry.keys_of(devices))
+        self._shelving.forget(devices)
         self._grow()
         series = np.flatnonzero(self.engine.forget(devices))
         for name, values in self.detector.state().items():

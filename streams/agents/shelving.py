@@ -8,12 +8,12 @@ horizon of most is over. So a window is in its shard's snapshot, which counts th
 that the snapshot names; and no result tells which.
 
 A device that leaves memory itself (:mod:`streams.agents.eviction`) takes all its windows along:
-only windows of devices heard of late leave, so those of a quiet one are back before it may go.
+only windows of devices heard of late leave, so those of a quiet one come back, and then it may go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from prometheus_client import Counter
 from streams.adapters import segment_codec
 from streams.adapters.segment_codec import WINDOWS
 from streams.core import snapshots
+from streams.core.columns import Columns
 from streams.core.engine import StreamEngine
 from streams.core.readings import Bool, Int32, Int64
 from streams.core.shelves import Shelf, Shelves, keys_of
@@ -69,6 +70,10 @@ class Shelving:
         self._leaving: dict[str, _Leaving] = {}
         self._fetch: Callable[[str], bytes] | None = None
         self.shelves = Shelves(shards)
+        self._until = Columns({"due_ms": (np.int64, 0)})
+        """Of each device: when the last shelf with a window of it is due."""
+        self._loaded_ms = np.zeros(shards, np.int64)
+        """Of each shard: when the last of those shelves is due of which it is not known whose."""
 
     def connect(self, fetch: Callable[[str], bytes]) -> None:
         """Say where shelves are read."""
@@ -77,8 +82,16 @@ class Shelving:
     def attach(self, engine: StreamEngine) -> None:
         """Serve an engine from now on; those that are leaving another one stay."""
         self._leaving.clear()
+        self._until = Columns({"due_ms": (np.int64, 0)})
+        for shard in range(engine.shards):
+            self._loaded_ms[shard] = self.shelves.last_due_ms(shard)
         for at, operator in _operators(engine):
             operator.recall = partial(self._recall, engine, at)
+
+    def restore(self, shard: int, shelves: Sequence[dict[str, Any]]) -> None:
+        """Load the shelves of a shard's snapshot."""
+        self.shelves.restore(shard, shelves)
+        self._loaded_ms[shard] = self.shelves.last_due_ms(shard)
 
     # -- out ----------------------------------------------------------------------------
 
@@ -117,11 +130,12 @@ class Shelving:
         shelf = Shelf(
             segment_codec.id_of(data),
             engine.definitions[at].written,
-            heard_since_ms=now_ms - horizon_ms,
-            due_ms=now_ms + horizon_ms,
+            due_ms=now_ms + horizon_ms - self._after_ms,
             first_ms=int(start_ms.min()),
             last_ms=int(start_ms.max()),
         )
+        self._until.grow_to(engine.registry.devices.n)
+        np.maximum.at(self._until["due_ms"], rows["device"], shelf.due_ms)
         series = rows["series"].astype(np.int64)
         self._leaving[shelf.id] = _Leaving(shard, at, shelf, series, start_ms, rows["count"])
         return Segment(str(shard), shelf.id, data)
@@ -142,12 +156,20 @@ class Shelving:
             _operator(engine, at).drop(slots)
             _SHELVED.inc(len(slots))
 
-    def heard_since_ms(self) -> Int64:
-        """Return int64[shards], log time: a device heard last before it has no window elsewhere."""
-        bound_ms = self.shelves.heard_since_ms()
+    def may_leave(self, engine: StreamEngine, devices: Int64) -> Bool:
+        """Return which devices have all their windows here: no shelf that was theirs is left."""
+        first_due_ms = self.shelves.first_due_ms()
         for one in self._leaving.values():
-            bound_ms[one.shard] = min(bound_ms[one.shard], one.shelf.heard_since_ms)
-        return bound_ms
+            first_due_ms[one.shard] = min(first_due_ms[one.shard], one.shelf.due_ms)
+        shard = engine.registry.devices["shard"][devices]
+        self._until.grow_to(engine.registry.devices.n)
+        until_ms = np.maximum(self._until["due_ms"][devices], self._loaded_ms[shard])
+        may: Bool = until_ms < first_due_ms[shard]
+        return may
+
+    def forget(self, devices: Int64) -> None:
+        """Forget devices: under their indices others may come."""
+        self._until.reset(devices)
 
     # -- back ---------------------------------------------------------------------------
 

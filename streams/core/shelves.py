@@ -47,8 +47,6 @@ class Shelf:
     id: str
     written: str
     """The definition, as stored state names it."""
-    heard_since_ms: int
-    """Log time; every device with a window here had been heard since then."""
     due_ms: int
     """Log time at which most of its windows are beyond their horizon: then it is looked through."""
     first_ms: int
@@ -89,14 +87,13 @@ class Shelves:
         for shard in range(len(self._of)):
             yield from ((shard, shelf) for shelf in self.of(shard) if shelf.due_ms <= now_ms)
 
-    def heard_since_ms(self) -> Int64:
-        """Return int64[shards]: the log time since which all with a window on a shelf were heard.
+    def first_due_ms(self) -> Int64:
+        """Return int64[shards]: the log time at which each shard's next shelf is due."""
+        return np.asarray([min((s.due_ms for s in of.values()), default=NEVER) for of in self._of])
 
-        A device that was heard last before it has none.
-        """
-        return np.asarray(
-            [min((s.heard_since_ms for s in of.values()), default=NEVER) for of in self._of]
-        )
+    def last_due_ms(self, shard: int) -> int:
+        """Return the log time at which all shelves that a shard has now will have been due."""
+        return max((shelf.due_ms for shelf in self._of[shard].values()), default=0)
 
     def state(self, shard: int) -> list[dict[str, Any]]:
         """Return the shelves of a shard for its snapshot."""

@@ -1,6 +1,6 @@
 """Every stored format, as a former version wrote it.
 
-``python -m tests.golden NAME`` (``NAME twins``, ``NAME segments`` for those alone) writes a folder of
+``python -m tests.golden NAME`` (``NAME twins``, ``NAME segments``: those alone) writes a folder of
 this directory with the code as it is; the tests read all folders with the code as it is. A folder
 is never written again: a change of a format adds one, and its reader goes on reading the former
 ones or says what to do (docs/upgrading.md).

@@ -327,6 +327,17 @@ def test_windows_of_a_quiet_device_are_back_before_it_leaves_itself():
         assert late_reading(driver, 90, at_ms=13_600) == [(10_000, 1, 3)]
 
 
+def test_a_device_whose_windows_are_just_leaving_stays():
+    driver, logic = settled()
+    with patch.multiple(shelving, **FEW), patch.multiple(eviction, _LEAST=1):
+        for at_ms in (11_000, 11_300):
+            driver.tick(at_ms)
+        driver.evict()
+        assert len(logic.segments("0")) > 0
+        assert int(logic.engine.registry.away.sum()) == 0
+        assert late_reading(driver, 90, at_ms=11_400) == [(10_000, 1, 3)]
+
+
 def test_devices_that_come_and_go_take_no_more_memory_than_those_that_are_here():
     driver = Driver(make_readings(SETTINGS.model_copy(update={"windows": [KINDS[0]]})))
     assert isinstance(driver.logic, ReadingsLogic)

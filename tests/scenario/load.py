@@ -89,7 +89,7 @@ class Load:
         framed = [row for row, alone in zip(rows, as_json, strict=True) if not alone]
         if self._crowd and self._ticks % CROWD_EVERY == 0:
             half = self._crowd[self._ticks // CROWD_REST % 2 :: 2]
-            crowd = [self._row(device, "c", first_ms) for device in half]
+            crowd = [self._row(name, "cd"[i % 2], first_ms) for i, name in enumerate(half)]
             framed += crowd
             rows += crowd
         self._ticks += 1

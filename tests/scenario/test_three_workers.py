@@ -28,6 +28,7 @@ from tests.scenario.load import Load, under
 from tests.scenario.next_version import ADDED
 from tests.scenario.replaying import found_equal, log_of
 
+# Windows of "d" leave memory before their horizon is over; devices with "c" do so as a whole.
 TOML = """
 [[windows]]
 name = "w"
@@ -35,6 +36,14 @@ size_ms = 10000
 grace_ms = 1000
 horizon_ms = 60000
 aggregates = ["first", "last", "p50"]
+metrics = ["m", "d"]
+
+[[windows]]
+name = "c"
+size_ms = 10000
+grace_ms = 1000
+horizon_ms = 3000
+metrics = ["c"]
 
 [[windows]]
 name = "h"
@@ -63,6 +72,7 @@ emit_score = 3.0
 [worker]
 checkpoint_ms = 300
 evict_ms = 1000
+shelve_ms = 1000
 
 [sink]
 targets = []
@@ -70,6 +80,8 @@ targets = []
 CROWD = 5_000
 """Devices of one shard, whose state then takes more than one record of the changelog."""
 PAUSE_S = 0.15
+HEAD_BYTES = 20
+"""Of each record of the changelog, before what it holds."""
 PLAY_MINUTES = 5.0
 MOST_DEEDS = 20
 DEEDS = ("kill", "suspend", "add", "remove")
@@ -124,12 +136,14 @@ def check(fleet, kafka, readings, done):
     assert report["received"] == readings.rows
     assert report["classes"]["duplicate"] > 0
     assert report["classes"]["late"] > 0
-    assert {name for _, _, name, _ in windows} == {"w", "h", "s"}
+    assert {name for _, _, name, _ in windows} == {"w", "c", "h", "s"}
     assert any(rank > 0 for rank, _ in windows.values()), "no window was corrected"
     state = asyncio.run(log_of(kafka, [f"{GROUP}-readings-state-changelog"]))
     keys = [split_key(record.key) for found in state.values() for record in found]
     assert max(key[4] for key in keys) > 0, "no piece of state was larger than a record"
-    assert any("#" in key[1] for key in keys), "no device has left memory"
+    forms = {form for form in (b"HWC1", b"HWW1") if form in heads(state)}
+    assert b"HWC1" in forms, "no device has left memory"
+    assert b"HWW1" in forms, "no closed window has left memory"
     stored = {ADDED in piece for piece in pieces(state)}
     assert stored == {True, False}, "only one version has stored anything"
     openings = fleet.openings()
@@ -140,6 +154,12 @@ def check(fleet, kafka, readings, done):
         f"{fleet.generations()} generations of the group, {len(openings)} openings of partitions, "
         f"{came_back(openings)} returns\n"
     )
+
+
+def heads(changelog):
+    """What the segments in the changelog begin with."""
+    records = [record for found in changelog.values() for record in found if record.value]
+    return {record.value[HEAD_BYTES:][:4] for record in records if "#" in split_key(record.key)[1]}
 
 
 def pieces(changelog):
