@@ -199,6 +199,7 @@ class ReadingsLogic:
         state["detector"] = {n: v[series] for n, v in self.detector.state().items()}
         state["detector_name"] = self.detector.name
         state["over"] = self._over()[series]
+        state["shelved_until_ms"] = self._shelving.until_ms(self.engine, series)
         state["since"] = self._told.of_devices(self.engine, devices)
         return state
 
@@ -222,7 +223,7 @@ class ReadingsLogic:
                 if self._course.may_differ:
                     loaded = adapted(loaded, self._windows, self._settings.topics.shards)
                 self._load(shard, loaded)
-                self._shelving.restore(shard, loaded.get("shelves", []))
+                self._shelving.shelves.restore(shard, loaded.get("shelves", []))
                 self.engine.stamps[shard] = stamp
         except ValueError as error:
             raise StateError(f"readings, partition {self._partition}: {error}") from error
@@ -238,6 +239,8 @@ class ReadingsLogic:
             for name, values in self.detector.state().items():
                 values[series] = loaded["detector"][name]
         self._over()[series] = loaded["over"]
+        if "shelved_until_ms" in loaded:
+            self._shelving.learn(self.engine, series, loaded["shelved_until_ms"])
 
     # -- devices that are away (Evicting) --------------------------------------------------
 
