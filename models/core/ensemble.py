@@ -72,9 +72,9 @@ class Examined:
     since_ms: Float64
     details: Float64
 
-    def why(self, row: int) -> str:
-        """Return in words what is strange about a reading: its telling channels, the strangest
-        first, or else the strangest alone."""
+    def why(self, row: int, unit: str = "") -> str:
+        """Return in words what is strange about a reading, with numbers in its *unit*: its telling
+        channels, the strangest first, or else the strangest alone."""
         run, waited_ms, interval_ms, low, high, noise = self.details[:, row].tolist()
         found = Finding(
             t_ms=int(self.t_ms[row]),
@@ -86,6 +86,7 @@ class Examined:
             low=low,
             high=high,
             noise=noise,
+            unit=unit,
         )
         surprise = self.surprise[:, row]
         order = np.argsort(-surprise, kind="stable").tolist()

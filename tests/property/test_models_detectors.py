@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -147,3 +148,28 @@ def test_a_worker_that_crashes_tells_the_same_anomalies():
     undisturbed = play(crashes=False)
     assert undisturbed
     assert play(crashes=True) == undisturbed
+
+
+def told_of_a_spike(detector, metrics=None):
+    """Return the anomalies of a day of readings with one spike, as a worker tells them."""
+    rng = np.random.default_rng(9)
+    value = rng.normal(20.0, 0.5, 1_440)
+    value[1_000] = 58.0
+    rows = [
+        {"device": "kiln", "metric": "t", "t_ms": 1_700_000_000_000 + i * 60_000, "value": v}
+        for i, v in enumerate(value.tolist())
+    ]
+    watching = Detection(detector=detector, emit_score=4.0)
+    driver = Driver(make_readings(Settings(detection=watching, metrics=metrics or {})))
+    driver.send(frame(*rows), at_ms=rows[-1]["t_ms"])
+    return {row["t_ms"]: row for row in driver.rows("anomalies")}
+
+
+@pytest.mark.parametrize("name", ["ensemble", "robust-level"])
+def test_an_anomaly_says_why_in_the_unit_of_the_catalogue(name):
+    told = told_of_a_spike(name, {"t": {"unit": "°C"}})
+    spike = 1_700_000_000_000 + 1_000 * 60_000
+    assert re.search(r"3[78](\.\d)? °C above the usual (19|20)", told[spike]["why"])
+    below = [row for row in told.values() if row["score"] < 4.0]
+    assert below
+    assert {row["why"] for row in below} == {""}
