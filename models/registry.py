@@ -61,6 +61,14 @@ class Registry:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"{path}: cannot be read: {error}") from error
 
+    def signature(self) -> tuple[int, int, int] | None:
+        """Return what changes when the registry does; None while there is none."""
+        try:
+            found = (self._folder / _FILE).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def entry(self, name: str) -> Entry:
         """Return one model.
 

@@ -33,7 +33,8 @@ _TRUSTED = frozenset({"sklearn.tree._tree.Tree"})
 class Card:
     """What a model is, for people and for those who load it.
 
-    ``ranges`` are the least and greatest of each feature in training. Times in ms since the epoch.
+    ``ranges`` are the least and greatest of each feature in training, ``usual`` its medians (empty
+    in cards of earlier versions). Times in ms since the epoch.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Card:
     parts: tuple[Part, ...]
     packages: dict[str, str]
     sha256: dict[str, str]
+    usual: tuple[float, ...] = ()
     format: int = _FORMAT
 
 
@@ -133,6 +135,7 @@ def write(
             for low, high in zip(known.min(axis=0), known.max(axis=0), strict=True)
         ),
         parts=trained.parts,
+        usual=tuple(np.median(known, axis=0).tolist()),
         packages={package: version(package) for package in _PACKAGES},
         sha256={file: digest(data) for file, data in files.items()},
     )
@@ -162,6 +165,7 @@ def read(folder: Path, sha256: str) -> Stored:
         raise ModelError(f"{path}: format {fields.get('format')!r}, expected {_FORMAT}")
     fields["features"] = tuple(fields["features"])
     fields["ranges"] = tuple((low, high) for low, high in fields["ranges"])
+    fields["usual"] = tuple(fields.get("usual", ()))
     fields["parts"] = tuple(Part(**part) for part in fields["parts"])
     return Stored(Card(**fields), folder)
 

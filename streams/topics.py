@@ -24,6 +24,7 @@ ALERT_GROUPS = "alert.groups"
 DELIVERIES = "deliveries"
 SILENCES = "silences"
 CONFIG = "config"
+MODEL_TRIALS = "model.trials"
 
 _HOUR_MS = 3_600_000
 _SEGMENT_HOURS = 336
@@ -80,6 +81,7 @@ def specs(settings: Topics) -> list[TopicSpec]:
         ALERT_GROUPS: log_time,
         SILENCES: compacted,
         CONFIG: compacted,
+        MODEL_TRIALS: compacted,
         DELIVERIES: {**compacted, "message.timestamp.type": "LogAppendTime"},
     }
     return [

@@ -4,6 +4,7 @@ from streams.settings.channels import Channel
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
 from streams.settings.rules import Rule
+from streams.settings.scoring import Scoring
 from streams.settings.sections import (
     Alerts,
     Detection,
@@ -49,6 +50,7 @@ __all__ = [
     "RollupProcess",
     "Route",
     "Rule",
+    "Scoring",
     "Settings",
     "Sink",
     "Topics",
