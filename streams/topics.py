@@ -24,6 +24,7 @@ ALERT_GROUPS = "alert.groups"
 DELIVERIES = "deliveries"
 SILENCES = "silences"
 CONFIG = "config"
+LABELS = "labels"
 MODEL_TRIALS = "model.trials"
 
 _HOUR_MS = 3_600_000
@@ -81,6 +82,7 @@ def specs(settings: Topics) -> list[TopicSpec]:
         ALERT_GROUPS: log_time,
         SILENCES: compacted,
         CONFIG: compacted,
+        LABELS: compacted,
         MODEL_TRIALS: compacted,
         DELIVERIES: {**compacted, "message.timestamp.type": "LogAppendTime"},
     }

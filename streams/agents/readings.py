@@ -106,7 +106,7 @@ class ReadingsLogic:
         base = newest(documents.values())
         self._settings = in_force(settings, base)
         self._max_bytes = settings.gateway.max_rejected_bytes
-        self.watch = Watch(settings.detection)
+        self.watch = Watch(settings.detection, settings.topics.shards)
         self._clock = LogClock()
         self._stamp = -1
         self._dirty_since = NEVER
@@ -160,6 +160,7 @@ class ReadingsLogic:
             self._read_clock(records[at : at + 1])
             out += self._emit(self.engine.advance(self._clock.now_ms, records[at].offset))
             self._change(records[at])
+            self._label(records[at])
             begin = at + 1
         return out + self._fold_records(records[begin:] if begin else records)
 
@@ -186,6 +187,7 @@ class ReadingsLogic:
         state["clock_ms"] = self._clock.now_ms
         state["config"] = self._course.id_of(shard)
         state["shelves"] = self._shelving.shelves.state(shard)
+        state["labels"] = self.watch.feedback.of_shard(shard)
         return state
 
     def _take(self, devices: Int64) -> dict[str, Any]:
@@ -225,6 +227,8 @@ class ReadingsLogic:
 
     def _load(self, shard: int, loaded: dict[str, Any]) -> None:
         self._told.restore(loaded.get("since", {}))
+        if "labels" in loaded:  # Not in the state of devices that were away, nor in older ones.
+            self.watch.feedback.restore(shard, loaded["labels"])
         series = snapshots.put(self.engine, shard, loaded)
         self._grow()
         self.watch.put(series, loaded)
@@ -307,6 +311,12 @@ class ReadingsLogic:
         np.minimum(self.engine.dirty_since, record.offset, out=self.engine.dirty_since)
         self._dirty_since = min(self._dirty_since, record.offset)
         _log.info("settings changed", partition=self._partition, document=document.id)
+
+    def _label(self, record: LogRecord) -> None:
+        """Heed what an operator said of a series, unless its shard has done so before."""
+        shard = self.watch.hear(record, self.engine.stamps)
+        if shard is not None:
+            self.engine.dirty_since[shard] = min(self.engine.dirty_since[shard], record.offset)
 
     def _rebuild(self, windows: Sequence[Window]) -> None:
         """Put all state into an engine with other windows."""
@@ -409,8 +419,7 @@ class ReadingsLogic:
         if not len(folded.rows):
             return []
         self._grow()
-        newest_ms = self.engine.registry.series["max_t_ms"]
-        scores = self.watch.scores(folded, newest_ms, self._settings.metrics)
+        scores = self.watch.scores(folded, self.engine.registry, self._settings.metrics)
         if scores is None:
             return []
         _SCORES.inc(len(scores))

@@ -211,6 +211,22 @@ def test_the_lake_gives_means_by_time_with_holes_as_nan(tmp_path):
         from_lake(["a", "c"], "pump", 60_000, root=tmp_path)
 
 
+def test_what_was_labelled_as_missed_is_not_learnt_from_and_is_counted(tmp_path):
+    n = 4
+    columns = {"device": ["pump"] * n, "metric": ["a"] * n, "t_ms": [0, 60_000, 120_000, 180_000]}
+    write_deltalake(tmp_path / "readings", pa.table(columns | {"value": [1.0, 2.0, 3.0, 4.0]}))
+    said = [("missed", "a", 70_000, 130_000), ("not-an-anomaly", "a", 0, 9), ("missed", "b", 0, 9)]
+    names = ("kind", "metric", "since_ms", "until_ms")
+    labels = [
+        dict(zip(names, one, strict=True), id=str(k), device="pump", removed=False, kafka_offset=k)
+        for k, one in enumerate(said)
+    ]
+    write_deltalake(tmp_path / "labels", pa.Table.from_pylist(labels))
+    table = from_lake(["a"], "pump", 60_000, root=tmp_path)
+    assert table.t_ms.tolist() == [0, 180_000]
+    assert dict(table.labels) == {"missed": 1, "not-an-anomaly": 1}
+
+
 def test_a_file_that_lacks_something_says_what(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("timestamp,heat\n2026-01-01,1\n2026-01-02,hot\n")
