@@ -129,14 +129,16 @@ def remove(identity: Annotated[str, typer.Argument(help="The id of a label: lab_
 
 
 def _tables(settings: Any, held: Any) -> list[Any]:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from streams.core.feedback import FALSE_ALARM, FeedbackRules, factor
     from streams.terminal import utc
 
     d = settings.detection
     rules = FeedbackRules(d.feedback_step, d.feedback_max, d.max_labels)
-    said = Table("id", "kind", "device", "metric", "since (UTC)", "author", "note")
+    said = Table(
+        Column("id", no_wrap=True), "kind", "device", "metric", "since (UTC)", "author", "note"
+    )
     by_series: dict[Any, list[str]] = {}
     for one in held:
         said.add_row(
