@@ -12,6 +12,7 @@ from typing import Any
 
 from crdt.log import Log
 from edge.http import edge_app
+from edge.models import models_running
 from edge.node import EdgeNode
 from streams.adapters.envelopes import DOWN, UP, Opener, Sealer
 from streams.adapters.mqtt_link import MqttLink
@@ -65,7 +66,10 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     app = edge_app(node, lambda: link.why_not_ready, identity)
     _log.info("edge", **identity, **node.status())
     try:
-        async with serve(app, settings.ops.host, settings.ops.edge_port):
+        async with (
+            serve(app, settings.ops.host, settings.ops.edge_port),
+            models_running(node, edge.models, app),
+        ):
             link.start()
             greeting = _greet(node, link, edge.retry_min_ms / 1000, edge.retry_max_ms / 1000)
             await _until(stop, greeting)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import ModelError
-from models.graphs import Scorer
 from models.registry import Entry, Registry
+from models.scorer import Scorer
 from models.store import Card
 
 Signature = tuple[int, int, int]

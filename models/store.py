@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skops.io import dumps, get_untrusted_types, loads
 
 from models.errors import ModelError
-from models.graphs import Scorer, to_onnx
 from models.multivariate import STEP, Model
+from models.scorer import Scorer
 from models.training import Part, Plan, Trained
 
 SKOPS, ONNX, CARD = "model.skops", "model.onnx", "card.json"
@@ -67,6 +66,8 @@ class Stored:
 
         :raises ModelError: if the file is not what the card says, or names a type that is not ours.
         """
+        from skops.io import get_untrusted_types, loads
+
         data = self._read(SKOPS)
         strange = sorted(set(get_untrusted_types(data=data)) - _TRUSTED)
         if strange:
@@ -87,6 +88,15 @@ class Stored:
         :raises ModelError: if the file is not what the card says.
         """
         return Scorer(self._read(ONNX), self.card.features)
+
+    def read(self, name: str) -> bytes:
+        """Return a file of the version, found whole.
+
+        :raises ModelError: if it is not what the card says; the card itself was checked before.
+        """
+        if name == CARD:
+            return (self.folder / CARD).read_bytes()
+        return self._read(name)
 
     def _read(self, name: str) -> bytes:
         path = self.folder / name
@@ -110,6 +120,10 @@ def write(
 
     :param data: times and rows that it was trained from.
     """
+    from skops.io import dumps
+
+    from models.graphs import to_onnx
+
     model, (t_ms, rows) = trained.model, data
     held = {
         "center": model.center,

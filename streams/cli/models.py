@@ -180,6 +180,41 @@ def promote(
 
 
 @models.command()
+def deploy(
+    name: Name,
+    devices: Annotated[list[str], typer.Argument(help="Devices whose edge is to have it")],
+    version: Annotated[int | None, typer.Option(help="Default: the champion")] = None,
+    api: Annotated[str | None, typer.Option(help="Default: the API of the settings")] = None,
+    tenant: Annotated[str, typer.Option(help="Whose devices they are")] = "default",
+) -> None:
+    """Ask the edges of some devices, through their twins, for a version of a model.
+
+    The edge fetches and checks it, and says in reported.models.NAME that it is in use.
+
+    Example: headwater models deploy press press-7 press-8
+    """
+    from urllib.parse import quote
+
+    import httpx
+
+    from streams.errors import ServiceError
+    from streams.settings import load
+
+    ops = load().ops
+    base = (api or f"http://{ops.host}:{ops.api_port}").rstrip("/")
+    one = _do(lambda registry: registry.named(name, version))
+    for device in devices:
+        url = f"{base}/v1/devices/{quote(device, safe='')}/twin"
+        body = {f"desired.models.{name}": one}
+        try:
+            answer = httpx.patch(url, params={"tenant": tenant}, json=body, timeout=15.0)
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ServiceError(f"{url}: {error}; is it running? (headwater api)") from error
+        print(f"{device}: desired.models.{name} is version {one.split('/')[0]}")
+
+
+@models.command()
 def rollback(name: Name) -> None:
     """Make the champion before this one champion again.
 

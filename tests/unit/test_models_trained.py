@@ -12,10 +12,11 @@ from deltalake import write_deltalake
 from typer.testing import CliRunner
 
 from models.errors import ModelError
-from models.graphs import Scorer, to_onnx
+from models.graphs import to_onnx
 from models.multivariate import KINDS, STEP, fit
 from models.registry import Registry, compare, drift
 from models.report import html
+from models.scorer import Scorer
 from models.training import Plan, train
 from streams.cli.main import app
 from streams.errors import HeadwaterError
