@@ -226,7 +226,7 @@ class Ensemble:
         np.minimum(statistic, _STATISTIC_MAX, out=statistic)
         state = c[self._tails].reshape(tails.CELLS, len(self._channels), len(at))
         speaks = c[SEEN] >= self._warm
-        surprise = np.where(speaks, tails.surprise(state, statistic, self._priors), 0.0)
+        surprise = np.where(speaks, tails.surprise(state, statistic, self._priors, c[SEEN]), 0.0)
         since = c[self._since]
         since[:] = np.where(surprise >= TELLING, np.where(since > 0, since, t_ms), 0.0)
         found.score[at] = self._combined(surprise)

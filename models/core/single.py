@@ -267,6 +267,7 @@ class Tails:
                 float(one.stride),
                 float(one.pace),
                 one.settling * warmup,
+                float(np.log(float(one.stride))),
             )
             for one in chosen
         ]
@@ -275,13 +276,14 @@ class Tails:
         """Return how surprising each statistic is, and learn it."""
         k, begin, count, found = self._k, self._begin, c[b.SEEN], []
         for j, (each, given) in enumerate(zip(self._each, statistics, strict=True)):
-            floor, excess, stride, pace, settled = each
+            floor, excess, stride, pace, settled, per_event = each
             if count < settled:
                 found.append(0.0)
                 continue
             statistic, at = min(given, limit), begin + j
             u = c[at]
-            found.append(_surprise(c, at, k, statistic, (floor, excess)))
+            rarer = per_event * (count / (count + stride * (ta.PRIOR_WEIGHT / ta.SHARE)))
+            found.append(_surprise(c, at, k, statistic, (floor, excess, rarer)))
             if count % stride == 0.0:
                 rate = max(1.0 / ta.MEMORY, 1.0 / (count / stride + 8.0)) * (ta.STEP / ta.SHARE)
                 step = min(rate, pace)
@@ -295,14 +297,14 @@ class Tails:
 
 
 def _surprise(
-    c: list[float], at: int, k: int, statistic: float, prior: tuple[float, float]
+    c: list[float], at: int, k: int, statistic: float, prior: tuple[float, float, float]
 ) -> float:
     u = c[at]
     body = ta.SURPRISE_AT_THRESHOLD * min(statistic / u, 1.0)
     if statistic <= u:
         return body
     seen = c[at + 3 * k]
-    floor, excess = prior
+    floor, excess, rarer = prior
     weight = seen + ta.PRIOR_WEIGHT
     usual = excess * (u / floor)
     mean = (c[at + k] * seen + ta.PRIOR_WEIGHT * usual) / weight
@@ -314,7 +316,8 @@ def _surprise(
         shape = ta.SHAPE_LEAST
     beyond = (statistic - u) / (mean * (1.0 - shape))
     log: Any = np.log(max(1.0 + shape * beyond, ta.LEFT_MIN))
-    return body + float(log) / shape
+    tail = float(log) / shape
+    return body + tail + min(rarer, max(tail, 0.0))
 
 
 def _learn_excess(c: list[float], at: int, k: int, excess: float) -> None:

@@ -5,7 +5,9 @@ stochastic approximation of the quantile (Robbins and Monro 1951), and mean and 
 what lay beyond, from which follows a generalised Pareto distribution by the method of moments
 (Hosking and Wallis 1987). A reading beyond ``u`` has the probability that this tail gives it, as
 in SPOT (Siffer et al., KDD 2017); below ``u`` the surprise runs straight from nothing, as nobody
-is alerted by what happens twice in a hundred readings.
+is alerted by what happens twice in a hundred readings. What moves slowly exceeds a value rarely and
+then for long: so its probability is told per event rather than per reading, by as much as what the
+series has shown outweighs what is usual.
 
 Works for statistics of any scale and shape, after a few hundred readings. A new series has the
 tail that is usual for its kind of statistic, and what it shows itself counts more and more. Does
@@ -58,6 +60,12 @@ class Priors:
     stride: Float64
     pace: Float64
 
+    @property
+    def rarer(self) -> Float64:
+        """Return the logarithm of the stride, float64[k, 1]: an excess of a slow statistic is one
+        event where a fast one has as many as the stride."""
+        return np.log(self.stride)
+
 
 def fresh(priors: Priors, series: int) -> Float64:
     """Return the state of statistics that have seen nothing: float64[CELLS * k, series]."""
@@ -66,10 +74,11 @@ def fresh(priors: Priors, series: int) -> Float64:
     return cells.reshape(-1, series)
 
 
-def surprise(cells: Float64, statistic: Float64, priors: Priors) -> Float64:
+def surprise(cells: Float64, statistic: Float64, priors: Priors, count: Float64) -> Float64:
     """Return how improbable statistics are, as the negative natural logarithm.
 
     :param cells: float64[CELLS, k, n]. :param statistic: float64[k, n], 0 or more.
+    :param count: float64[n], readings learnt before.
     :returns: float64[k, n], 0 or more.
     """
     u, mean, square, seen = cells
@@ -83,7 +92,9 @@ def surprise(cells: Float64, statistic: Float64, priors: Priors) -> Float64:
     shape = np.where(np.abs(shape) < SHAPE_LEAST, SHAPE_LEAST, shape)
     beyond = np.maximum(statistic - u, 0.0) / (mean * (1.0 - shape))
     body = SURPRISE_AT_THRESHOLD * np.minimum(statistic / u, 1.0)
-    found: Float64 = body + np.log(np.maximum(1.0 + shape * beyond, LEFT_MIN)) / shape
+    tail = np.log(np.maximum(1.0 + shape * beyond, LEFT_MIN)) / shape
+    rarer = priors.rarer * (count / (count + priors.stride * (PRIOR_WEIGHT / SHARE)))
+    found: Float64 = body + tail + np.minimum(rarer, np.maximum(tail, 0.0))
     return found
 
 
