@@ -32,10 +32,10 @@ def node(tmp_path):
     found.close()
 
 
-@pytest.fixture
-def cloud(tmp_path):
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory):
     """A registry with two versions, and a way to fetch its files through the API."""
-    folder = tmp_path / "registry"
+    folder = tmp_path_factory.mktemp("registry")
     learn(folder, seed=1)
     learn(folder, seed=2)
     app = FastAPI()
