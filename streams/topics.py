@@ -16,6 +16,9 @@ LATE = "late"
 REJECTED = "rejected"
 QUARANTINE = "quarantine"
 REDRIVES = "redrives"
+LOSSES = "losses"
+EDGE_STATUS = "edge.status"
+EDGE_ALERTS = "edge.alerts"
 TWIN_UPDATES = "twin.updates"
 TWIN_STATE = "twin.state"
 TWIN_DOWN = "twin.down"
@@ -73,6 +76,9 @@ def specs(settings: Topics) -> list[TopicSpec]:
         REJECTED: retained,
         QUARANTINE: retained,
         REDRIVES: outlasting,
+        LOSSES: log_time,
+        EDGE_STATUS: compacted,
+        EDGE_ALERTS: log_time,
         TWIN_UPDATES: log_time,
         TWIN_STATE: compacted,
         TWIN_DOWN: retained,

@@ -34,6 +34,7 @@ _log = get_logger(__name__)
 _READS_PER_TURN = 8
 _MISC_S = 1.0
 _RETRY_MIN_S, _RETRY_MAX_S, _CONNECT_S = 0.2, 10.0, 10.0
+_MAX_OUT_UNACKED, _MAX_OUT_QUEUED = 1_000, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class Delivery:
     """0 for QoS 0, which is not acknowledged."""
     epoch: int
     received_ms: int
+    properties: bytes = b""
+    """Of its packet, undecoded."""
+    origin: int = 0
+    """Number of the link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class Session:
     """Topic filters, each with its subscription identifier."""
     receive_maximum: int
     expiry_s: int
+    origin: int = 0
+    """Number of the link, which its deliveries carry."""
 
 
 class Link:
@@ -194,7 +201,7 @@ class Link:
 
     def _take(self, published: list[Publish]) -> None:
         received_ms = time.time_ns() // 1_000_000
-        epoch = self.epoch
+        epoch, origin = self.epoch, self._session.origin
         deliveries = []
         copies = []
         for topic, payload, _, mid, properties in published:
@@ -202,7 +209,7 @@ class Link:
             if properties and self._is_copy(name, subscription_ids(properties)):
                 copies.append((epoch, mid))
                 continue
-            deliveries.append(Delivery(name, payload, mid, epoch, received_ms))
+            deliveries.append(Delivery(name, payload, mid, epoch, received_ms, properties, origin))
         self._on_messages(deliveries)
         if copies:
             meters.COPIES.inc(len(copies))
@@ -242,6 +249,18 @@ class Link:
         if packets is not None and mids:
             packets.send(pubacks(mids))
             self._flush()
+
+    def publish(self, topic: str, payload: bytes, expiry_s: int) -> bool:
+        """Send with QoS 1; paho sends again what the broker has not taken on the next connection.
+
+        :param expiry_s: seconds after which the broker drops it undelivered.
+        :returns: whether it was sent or waits; False if too many wait already.
+        """
+        properties = _properties(PacketTypes.PUBLISH)
+        properties.MessageExpiryInterval = expiry_s
+        sent = self._client.publish(topic, payload, qos=1, properties=properties)
+        self._flush()
+        return sent.rc is not MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
 
     def pause(self) -> None:
         """Read no more, so that TCP and then the broker hold messages back."""
@@ -366,6 +385,8 @@ def _client(session: Session) -> PacketClient:
         protocol=mqtt.MQTTv5,
         manual_ack=True,
     )
+    client.max_inflight_messages_set(_MAX_OUT_UNACKED)
+    client.max_queued_messages_set(_MAX_OUT_QUEUED)
     login = session.login
     if login.username:
         client.username_pw_set(login.username, _password(login))

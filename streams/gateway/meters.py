@@ -20,6 +20,13 @@ COPIES = Counter(
     "headwater_gateway_copied_messages_total",
     "Deliveries for overlapping or former filters, whose message is taken elsewhere",
 )
+BATCHES = Counter(
+    "headwater_gateway_edge_batches_total", "Batches of edges by kind of answer", ["answer"]
+)
+UNANSWERED = Counter(
+    "headwater_gateway_unsent_answers_total",
+    "Answers to edges that were dropped, because too many waited for the broker; edges send again",
+)
 ACKED = Counter("headwater_gateway_acknowledged_messages_total", "Messages acknowledged")
 SITE_READINGS = Counter(
     "headwater_gateway_site_readings_total", "Readings by site", ["tenant", "site"]

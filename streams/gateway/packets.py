@@ -9,16 +9,17 @@ Section numbers are those of MQTT Version 5.0 (OASIS, 2019).
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from streams.errors import HeadwaterError
 
 _PUBLISH = 3
 _SUBSCRIPTION_ID = 0x0B
+_USER_PROPERTY = 0x26
 # Property identifier -> length of its value; the rest of PUBLISH's are handled by name (3.3.2.3).
 _FIXED = {0x01: 1, 0x02: 4, 0x23: 2}
 _ONE_STRING = (0x03, 0x08, 0x09)
-_TWO_STRINGS = 0x26
 _PUBACK = struct.Struct(">BBH")
 
 
@@ -126,23 +127,43 @@ def subscription_ids(properties: bytes) -> list[int]:
 
     :raises ProtocolError: if the properties are malformed.
     """
-    found: list[int] = []
+    return [
+        _varint(properties, at)[0] for kind, at in _walk(properties) if kind == _SUBSCRIPTION_ID
+    ]
+
+
+def user_properties(properties: bytes) -> list[tuple[str, str]]:
+    """Return the user properties of a PUBLISH, in order (3.3.2.3.7).
+
+    :raises ProtocolError: if the properties are malformed.
+    """
+    found = []
+    for kind, at in _walk(properties):
+        if kind == _USER_PROPERTY:
+            middle = _after_string(properties, at)
+            end = _after_string(properties, middle)
+            name, value = properties[at + 2 : middle], properties[middle + 2 : end]
+            found.append((name.decode(errors="replace"), value.decode(errors="replace")))
+    return found
+
+
+def _walk(properties: bytes) -> Iterator[tuple[int, int]]:
+    """Yield each property's identifier and where its value begins."""
     at, end = 0, len(properties)
     while at < end:
         kind = properties[at]
         at += 1
+        yield kind, at
         if kind == _SUBSCRIPTION_ID:
-            value, at = _varint(properties, at)
-            found.append(value)
+            _, at = _varint(properties, at)
         elif kind in _FIXED:
             at += _FIXED[kind]
         elif kind in _ONE_STRING:
             at = _after_string(properties, at)
-        elif kind == _TWO_STRINGS:
+        elif kind == _USER_PROPERTY:
             at = _after_string(properties, _after_string(properties, at))
         else:
             raise ProtocolError(f"unknown property {kind} in a PUBLISH packet")
-    return found
 
 
 def _after_string(data: bytes, at: int) -> int:

@@ -18,13 +18,13 @@ from contextlib import suppress
 from aiokafka.errors import KafkaError
 
 from streams.adapters.config_log import Documents, begin, follow
-from streams.adapters.rejected import Original
 from streams.gateway import meters
 from streams.gateway.link import Delivery, Link, Session
 from streams.gateway.producer import Batch, OrderedProducer
-from streams.gateway.records import frame_records, refused_records
-from streams.intake.decode import BatchDecoder, Decoded, Message
+from streams.gateway.work import Answers, Place, Work, work_of
+from streams.intake.decode import BatchDecoder
 from streams.intake.mapping import NATIVE, TopicMap
+from streams.intake.uplink_wire import ack_topic, encode_ack, split_acks
 from streams.log import get_logger
 from streams.settings import Settings
 from streams.settings.applied import in_force
@@ -34,6 +34,8 @@ _WINDOW = 4
 """Batches on their way to Kafka at once."""
 _BATCH_BYTES = 1_048_576
 _STOP_S = 10.0
+_ACK_EXPIRY_S = 60
+"""An edge that was away for longer has sent its batches again."""
 _RETRY_S = 1.0
 
 
@@ -277,33 +279,31 @@ class Gateway:
             self._full.clear()
         return taken
 
+    def _put_back(self, deliveries: list[Delivery]) -> None:
+        if deliveries:
+            self._incoming.extendleft(reversed(deliveries))
+            self._incoming_bytes += sum(len(delivery.payload) for delivery in deliveries)
+            self._arrived.set()
+
     async def _send(self, deliveries: list[Delivery]) -> None:
-        messages = [self._message(delivery) for delivery in deliveries]
-        decoded = self._decoder.decode(messages)
-        records = frame_records(decoded.readings, self._partitions, self._limits.max_rows)
-        if decoded.refused:
-            cap = self._limits.max_rejected_bytes
-            records += refused_records(messages, decoded.refused, cap)
+        work = work_of(deliveries, self._decoder, self._limits, self._partitions)
+        self._put_back(deliveries[work.taken :])
+        deliveries = deliveries[: work.taken]
         acks = [(delivery.epoch, delivery.mid) for delivery in deliveries]
         size = sum(len(delivery.payload) for delivery in deliveries)
         oldest_ms = deliveries[0].received_ms
-        batch = Batch(records, lambda: self._confirmed(batch, decoded, acks, size, oldest_ms))
+        batch = Batch(work.records, lambda: self._confirmed(batch, work, acks, size, oldest_ms))
         await self._producer.submit(batch)
-
-    def _message(self, delivery: Delivery) -> Message:
-        kept: bytes | Original = delivery.payload
-        if len(delivery.payload) > self._limits.max_payload_bytes:
-            kept = Original.of(delivery.payload, self._limits.max_rejected_bytes)
-        return Message(delivery.topic, kept, delivery.received_ms)
 
     def _confirmed(
         self,
         batch: Batch,
-        decoded: Decoded,
+        work: Work,
         acks: list[tuple[int, int]],
         size: int,
         oldest_ms: int,
     ) -> None:
+        self._answer(work.answers)
         self._link.ack(acks)
         self._in_flight -= len(acks)
         self._in_flight_bytes -= size
@@ -311,9 +311,19 @@ class Gateway:
         meters.ACKED.inc(len(acks))
         meters.KAFKA_SECONDS.observe(time.monotonic() - batch.began_s)
         meters.LAG_SECONDS.observe(max(0.0, time.time() - oldest_ms / 1000))
-        meters.READINGS.inc(len(decoded.readings))
-        meters.IGNORED.inc(decoded.ignored)
-        meters.count_sites(decoded.readings)
-        for refused in decoded.refused:
+        meters.READINGS.inc(len(work.readings))
+        meters.IGNORED.inc(work.ignored)
+        meters.count_sites(work.readings)
+        for refused in work.refused:
             meters.REJECTED.labels(refused.reason).inc()
             _log.debug("rejected", reason=refused.reason, detail=refused.detail)
+
+    def _answer(self, answers: dict[Place, Answers]) -> None:
+        """Tell edges what became of their batches."""
+        for (_, tenant, site), told in answers.items():
+            meters.BATCHES.labels("confirmed").inc(len(told.batches))
+            meters.BATCHES.labels("refused").inc(len(told.refused))
+            for ack in split_acks(told.batches, told.refused):
+                topic = ack_topic(tenant, site)
+                if not self._link.publish(topic, encode_ack(ack), _ACK_EXPIRY_S):
+                    meters.UNANSWERED.inc()

@@ -21,9 +21,10 @@ from aiokafka.errors import KafkaError
 from streams.errors import TopicMismatchError
 from streams.log import get_logger
 from streams.ports import Produce
-from streams.topics import READINGS, REJECTED
+from streams.topics import EDGE_ALERTS, EDGE_STATUS, LOSSES, READINGS, REJECTED
 
 _log = get_logger(__name__)
+_TOPICS = (READINGS, REJECTED, LOSSES, EDGE_STATUS, EDGE_ALERTS)
 _RETRY_MIN_S = 0.2
 _RETRY_MAX_S = 10.0
 _STOP_S = 5.0
@@ -193,7 +194,7 @@ class OrderedProducer:
         )
         try:
             await producer.start()
-            for topic in (READINGS, REJECTED):
+            for topic in _TOPICS:
                 await producer.partitions_for(topic)
         except BaseException:
             await producer.stop()
@@ -213,7 +214,7 @@ class OrderedProducer:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=self._client_id)
         try:
             await admin.start()
-            described = await admin.describe_topics([READINGS, REJECTED])
+            described = await admin.describe_topics(list(_TOPICS))
         finally:
             await admin.close()
         for topic in described:

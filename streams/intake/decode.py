@@ -34,6 +34,8 @@ class Message:
     topic: str
     payload: bytes | Original
     received_ms: int
+    is_inflated: bool = False
+    """It was compressed, and held to a bound of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ class BatchDecoder:
 
     def _decode_one(self, message: Message, source: Source, parts: list[Readings]) -> None:
         payload = message.payload
-        if isinstance(payload, Original) or len(payload) > self._max_bytes:
+        if isinstance(payload, Original) or (
+            len(payload) > self._max_bytes and not message.is_inflated
+        ):
             length = payload.length if isinstance(payload, Original) else len(payload)
             raise DecodeError(
                 "payload-too-large",

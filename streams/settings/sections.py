@@ -131,6 +131,8 @@ class Gateway(Section):
     """Messages that the broker may send before it waits for an acknowledgement."""
     max_payload_bytes: Positive = 262_144
     """Longer payloads are rejected."""
+    max_inflated_bytes: Positive = 4_194_304
+    """Frames of edges that are longer once they are inflated are rejected."""
     max_rejected_bytes: Positive = 65_536
     """Bytes of a refused payload that are kept."""
     max_buffered_bytes: Positive = 67_108_864

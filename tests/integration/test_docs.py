@@ -107,6 +107,7 @@ def test_the_readers_of_the_wire_page_read_what_headwater_writes(kafka, program)
     records = [("readings", frame, []), ("rejected", refused.value, list(refused.headers.items()))]
     decision = Decision(device, "r1", Action.DROP, Status.DONE, at_ms=1)
     records.append(("redrives", decision.encode(), []))
+    records.append(("losses", b'{"count": 7}', [("hw-site", device.encode())]))
     records += [("aggregates", value, []) for value in driver.values("aggregates")]
     records += [("rollups", value, []) for value in groups_of(driver.values("aggregates"))]
     asyncio.run(produce(kafka, records))
@@ -119,6 +120,8 @@ def test_the_readers_of_the_wire_page_read_what_headwater_writes(kafka, program)
     eventually(lambda: "t site s m 0 rank 1 count 1" in seen(), what="a group printed")
     seen = program("wire.md", "read_redrives.py", replace=where)
     eventually(lambda: f"{device} drop done" in seen(), what="a decision printed")
+    seen = program("wire.md", "read_losses.py", replace=where)
+    eventually(lambda: f"{device} {{'count': 7}}" in seen(), what="a loss printed")
     seen = program("wire.md", "read_rejected.py", replace=where)
     eventually(lambda: f"malformed-json {device} b'not json'" in seen(), what="a refusal printed")
 

@@ -19,3 +19,10 @@ def publish(topic: str, payload: bytes, *, mid: int = 0, properties: bytes = b""
         body += mid.to_bytes(2, "big")
     body += length_bytes(len(properties)) + properties + payload
     return bytes([0x32 if mid else 0x30]) + length_bytes(len(body)) + body
+
+
+def user_property(name: str, value: str) -> bytes:
+    def text(of: str) -> bytes:
+        return len(of.encode()).to_bytes(2, "big") + of.encode()
+
+    return b"\x26" + text(name) + text(value)

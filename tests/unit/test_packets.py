@@ -8,6 +8,7 @@ from streams.gateway.packets import (
     Publish,
     pubacks,
     subscription_ids,
+    user_properties,
 )
 from tests.unit.packet_bytes import length_bytes, publish
 
@@ -41,6 +42,7 @@ def test_properties_are_stepped_over_and_subscription_identifiers_found() -> Non
     found, _ = PacketReader(LIMIT).feed(publish("a", b"1", properties=properties))
     assert found[0].payload == b"1"
     assert subscription_ids(found[0].properties) == [7, 128]
+    assert user_properties(found[0].properties) == [("k", "v")]
 
 
 @pytest.mark.parametrize(
