@@ -30,6 +30,17 @@ class DecodeError(HeadwaterError):
         self.detail = detail
 
 
+class BusyError(HeadwaterError):
+    """There is no room for more at the moment; nothing was taken, it may be sent again.
+
+    :param retry_after_s: seconds after which there may be room.
+    """
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class TopicMismatchError(HeadwaterError):
     """A Kafka topic exists with other settings than Headwater needs."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
@@ -36,12 +37,32 @@ def ops_app(ready: Callable[[], tuple[bool, str]]) -> FastAPI:
 
 
 @asynccontextmanager
-async def serve(app: FastAPI, host: str, port: int) -> AsyncIterator[None]:
+async def serve(
+    app: FastAPI,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    protocol: type[asyncio.Protocol] | None = None,
+    max_connections: int | None = None,
+) -> AsyncIterator[None]:
     """Serve *app* inside the running loop until the block ends.
 
+    :param tls: speak https with it.
+    :param protocol: in place of uvicorn's own.
+    :param max_connections: beyond it connections get 503.
     :raises OSError: if the port is taken.
     """
-    config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        http=protocol or "auto",
+        limit_concurrency=max_connections,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
+    )
     server = uvicorn.Server(config)
     # The process owns its signals; uvicorn must neither catch nor re-raise them.
     server.capture_signals = _no_signals  # type: ignore[method-assign]

@@ -38,6 +38,10 @@ from streams.errors import SettingsError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CA_DAYS = 3_650
+_LEVELS = frozenset(("twin", "cmd"))
+"""Below ``hw/v1/TENANT/SITE``: a rule for ``hw/v1/NAME/up`` must not let a device in there."""
+_MAX_COMMON_NAME = 64
+"""Characters (RFC 5280, ub-common-name)."""
 _CRL_DAYS = 30
 _BACKDATED = timedelta(minutes=5)
 """Clocks of devices run behind."""
@@ -96,6 +100,28 @@ class Pki:
         write_entries(self.registry, [KeyEntry(kid=kid_of(public), role="hub", public=public)])
         self._write_certificates([])
         self._write_crl(now)
+
+    def certify_device(self, tenant: str, site: str, device: str, now: datetime, days: int) -> Path:
+        """Make a certificate for one device: its name is what it may publish as.
+
+        :returns: the folder with ``client.pem`` and ``client.key``.
+        :raises SettingsError: if there is no CA, a name is bad, or the device has one already.
+        """
+        name = f"{tenant}/{site}/{device}"
+        self._site(tenant, site)  # checks names and CA
+        folder = self.folder / "devices" / tenant / site / _checked(device)
+        if device in _LEVELS:
+            raise SettingsError(f"{device!r} is a level of topics, so no device of that name")
+        if len(name) > _MAX_COMMON_NAME:
+            raise SettingsError(f"{name!r}: a certificate names at most {_MAX_COMMON_NAME} signs")
+        if folder.exists():
+            raise SettingsError(f"{folder} exists: revoke the device, and remove the folder")
+        folder.mkdir(parents=True)
+        serial = self._certify(folder / "client", name, now, days)
+        (folder / "ca.pem").write_bytes((self.folder / "ca.pem").read_bytes())
+        known = {"serial": f"{serial:x}", "kid": "", "site": name, "revoked_ms": 0}
+        self._write_certificates([*self._certificates(), known])
+        return folder
 
     def issue(
         self,
@@ -176,8 +202,7 @@ class Pki:
 
     def _site(self, tenant: str, site: str) -> Path:
         for name in (tenant, site):
-            if not _NAME.fullmatch(name):
-                raise SettingsError(f"{name!r}: a name has letters, digits, dots, - and _")
+            _checked(name)
         if not self._ca_key.exists():
             raise SettingsError(f"{self.folder} has no CA: headwater pki init")
         return self.folder / "sites" / tenant / site
@@ -185,7 +210,7 @@ class Pki:
     def _equip(self, folder: Path, whose: _Whose, now: datetime, days: int) -> Issued:
         public = make_key(folder / "replica.key")
         kid = kid_of(public)
-        name = f"edge-{whose.tenant}-{whose.site}"
+        name = f"{whose.tenant}/{whose.site}"
         serial = self._certify(folder / "client", name, now, days)
         entry = KeyEntry(kid=kid, role="spoke", public=public, **asdict(whose))
         entries = [*self.entries(), entry]
@@ -253,6 +278,12 @@ class Pki:
                 builder = builder.add_revoked_certificate(revoked.build())
         crl = builder.sign(self._load_ca(), SHA256())
         (self.folder / "revoked.pem").write_bytes(crl.public_bytes(Encoding.PEM))
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise SettingsError(f"{name!r}: a name has letters, digits, dots, - and _")
+    return name
 
 
 def _builder(

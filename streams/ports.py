@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from streams.core.readings import Readings
+
 
 class LogRecord(Protocol):
     """One record of a Kafka partition, as the log holds it.
@@ -63,6 +65,20 @@ class Produce:
     key: bytes | None = None
     partition: int | None = None
     headers: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Take(Protocol):
+    """Takes the readings of one request of HTTP or CoAP.
+
+    Durable is what its process can promise: a gateway has them in Kafka, an edge in its spool.
+    """
+
+    async def __call__(self, readings: Readings) -> None:
+        """Return once *readings* are durable.
+
+        :raises BusyError: if there is no room; nothing was taken.
+        """
+        ...
 
 
 class PartitionLogic(Protocol):

@@ -73,6 +73,31 @@ def issue(
 
 
 @pki.command()
+def device(
+    name: Annotated[str, typer.Argument(help="TENANT/SITE/DEVICE")],
+    folder: Folder = _HERE,
+    days: Days = 365,
+    json: Json = False,
+) -> None:
+    """Make a certificate for one device, which may publish as itself and as nobody else.
+
+    Example: headwater pki device default/north/pump-1
+    """
+    import orjson
+
+    site, slash, last = name.rpartition("/")
+    if not slash:
+        raise typer.BadParameter(
+            f"{name!r}: write TENANT/SITE/DEVICE, such as default/north/pump-1"
+        )
+    made = _pki(folder).certify_device(*_split(site), last, _now(), days)
+    if json:
+        print(orjson.dumps({"device": name, "folder": str(made)}).decode())
+        return
+    print(f"{made}: client.pem, client.key, ca.pem")
+
+
+@pki.command()
 def rotate(site: Site, folder: Folder = _HERE, days: Days = 365, json: Json = False) -> None:
     """Make new keys for a site. The old ones count until they are revoked, so nothing stops.
 
@@ -83,12 +108,13 @@ def rotate(site: Site, folder: Folder = _HERE, days: Days = 365, json: Json = Fa
 
 @pki.command()
 def revoke(
-    what: Annotated[str, typer.Argument(help="Id of a key, or TENANT/SITE for all of it")],
+    what: Annotated[str, typer.Argument(help="Id of a key, or TENANT/SITE or TENANT/SITE/DEVICE")],
     folder: Folder = _HERE,
 ) -> None:
     """Refuse what a key signs and a certificate shows from now on. What it wrote before stays.
 
-    Gateways see it with the next envelope; the broker needs revoked.pem (crlfile) and a SIGHUP.
+    Gateways see it with the next envelope; the broker needs revoked.pem (crlfile) and a SIGHUP,
+    the HTTP intake (intake.crl_file) a restart.
 
     Example: headwater pki revoke default/north
     """

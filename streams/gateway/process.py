@@ -21,9 +21,11 @@ from streams.adapters.config_log import Documents, begin, follow
 from streams.gateway import meters
 from streams.gateway.link import Delivery, Link, Session
 from streams.gateway.producer import Batch, OrderedProducer
+from streams.gateway.taker import Taker
 from streams.gateway.work import Answers, Place, Work, work_of
 from streams.intake.decode import BatchDecoder
 from streams.intake.mapping import NATIVE, TopicMap
+from streams.intake.requests import RequestDecoder
 from streams.intake.uplink_wire import ack_topic, encode_ack, split_acks
 from streams.log import get_logger
 from streams.settings import Settings
@@ -60,10 +62,19 @@ class Gateway:
         self._documents = Documents()
         self._topics = TopicMap(settings.mappings)
         self._decoder = self._decoder_of(settings)
+        self.requests = self._requests_of(settings)
+        """Decodes requests of HTTP and CoAP, after the settings that are in force."""
         self._former: TopicMap | None = None
         """The mappings before a change that the broker has not confirmed yet."""
         identity = client_id(settings)
         self._producer = OrderedProducer(settings.kafka, identity, _WINDOW, self._partitions)
+        self.take = Taker(
+            self._producer,
+            self._partitions,
+            max_rows=self._limits.max_rows,
+            max_waiting=settings.intake.max_waiting_readings,
+            linger_ms=self._limits.linger_ms,
+        )
         self._link = Link(
             Session(
                 settings.mqtt,
@@ -93,6 +104,15 @@ class Gateway:
             settings.metrics,
             self._limits.max_rows,
             self._limits.max_payload_bytes,
+            settings.codecs,
+        )
+
+    def _requests_of(self, settings: Settings) -> RequestDecoder:
+        return RequestDecoder(
+            self._topics,
+            settings.metrics,
+            settings.intake.max_readings,
+            settings.intake.max_body_bytes,
             settings.codecs,
         )
 
@@ -127,7 +147,8 @@ class Gateway:
         linking = asyncio.create_task(self._link.run(), name="link")
         batching = asyncio.create_task(self._batch(), name="batch")
         following = asyncio.create_task(self._follow(), name="follow config")
-        tasks = (confirming, linking, batching, following)
+        taking = asyncio.create_task(self.take.run(), name="take")
+        tasks = (confirming, linking, batching, following, taking)
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
             done, _ = await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -197,6 +218,7 @@ class Gateway:
         """Use other mappings and another catalogue from the next batch on, then subscribe."""
         before, self._topics = self._topics, TopicMap(settings.mappings)
         self._decoder = self._decoder_of(settings)
+        self.requests = self._requests_of(settings)
         if self._topics.filters != before.filters:
             self._former = before
             pairs = zip(self._topics.filters, self._topics.filter_ids, strict=True)

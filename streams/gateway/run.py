@@ -7,6 +7,8 @@ import signal
 
 from streams.gateway.process import Gateway
 from streams.gateway.twin_bridge import TwinBridge
+from streams.intake.http import serve_http
+from streams.intake.reception import Reception
 from streams.ops import ops_app, serve
 from streams.settings import Settings
 
@@ -18,19 +20,22 @@ async def run_gateway(settings: Settings) -> None:
     :raises TopicMismatchError: if Kafka's topics are not as the settings say.
     """
     gateway, bridge, stop = Gateway(settings), TwinBridge(settings), asyncio.Event()
-
-    def end() -> None:
-        gateway.stop()
-        stop.set()
+    reception = Reception(settings.intake, lambda: gateway.requests, gateway.take)
+    asked = asyncio.Event()
 
     def ready() -> tuple[bool, str]:
         readings, twins = gateway.ready(), bridge.ready()
         return readings if twins[0] else twins
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
     async with serve(ops_app(ready), settings.ops.host, settings.ops.gateway_port):
         parts = [asyncio.create_task(gateway.run()), asyncio.create_task(bridge.run(stop))]
-        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-        end()
+        stopping = asyncio.create_task(asked.wait())
+        # Requests under way are answered before the gateway stops.
+        async with serve_http(reception):
+            await asyncio.wait((*parts, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        gateway.stop()
+        stop.set()
         await asyncio.gather(*parts)

@@ -101,6 +101,21 @@ class BatchDecoder:
         self._flush(parts)
         return Decoded(concat_readings(parts or [self._rows.finish()]), refused, ignored)
 
+    def decode_as(self, message: Message, source: Source) -> Readings:
+        """Decode one message whose origin is known without its topic.
+
+        :raises DecodeError: if it gives no readings.
+        """
+        parts: list[Readings] = []
+        mark = self._rows.mark()
+        try:
+            self._decode_one(message, source, parts)
+        except DecodeError:
+            self._rows.rollback(mark)
+            raise
+        self._flush(parts)
+        return concat_readings(parts)
+
     def _decode_one(self, message: Message, source: Source, parts: list[Readings]) -> None:
         payload = message.payload
         if isinstance(payload, Original) or (

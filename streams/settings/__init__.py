@@ -1,6 +1,7 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
 from streams.settings.channels import Channel
+from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
 from streams.settings.rules import Rule
@@ -38,6 +39,7 @@ __all__ = [
     "Gateway",
     "Influx",
     "Inhibition",
+    "Intake",
     "Log",
     "Maintenance",
     "Mapping",

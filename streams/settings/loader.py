@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
 from streams.settings.channels import Channel
+from streams.settings.intake import Intake
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
 from streams.settings.routing import Inhibition, Maintenance, Route, check_routing
 from streams.settings.rules import Rule, check_rules
@@ -83,6 +84,7 @@ class Settings(BaseSettings):
     topics: Topics = Topics()
     broker: Mqtt = Mqtt()
     gateway: Gateway = Gateway()
+    intake: Intake = Intake()
     mappings: list[Mapping] = []
     metrics: dict[str, MetricSpec] = {}
     types: list[DeviceType] = []
