@@ -7,6 +7,7 @@ import signal
 
 from streams.gateway.process import Gateway
 from streams.gateway.twin_bridge import TwinBridge
+from streams.intake.coap import serve_coap
 from streams.intake.http import serve_http
 from streams.intake.reception import Reception
 from streams.ops import ops_app, serve
@@ -33,7 +34,7 @@ async def run_gateway(settings: Settings) -> None:
         parts = [asyncio.create_task(gateway.run()), asyncio.create_task(bridge.run(stop))]
         stopping = asyncio.create_task(asked.wait())
         # Requests under way are answered before the gateway stops.
-        async with serve_http(reception):
+        async with serve_http(reception), serve_coap(reception):
             await asyncio.wait((*parts, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         gateway.stop()

@@ -18,6 +18,8 @@ class Intake(Section):
     ``client_ca_file``."""
     http_port: Annotated[int, Field(gt=0, le=65_535)] | None = None
     """Of ``POST /v1/readings``; 8110 is usual."""
+    coap_port: Annotated[int, Field(gt=0, le=65_535)] | None = None
+    """Of CoAP, ``POST /v1/readings``; 5683 is usual."""
     tokens: Path | None = None
     """A file of ``headwater tokens``: who sends has to name one, and sends as itself."""
     cert_file: Path | None = None
@@ -31,7 +33,8 @@ class Intake(Section):
     """Certificates that were revoked, such as ``revoked.pem`` of ``headwater pki``; read at
     start."""
     plain: bool = False
-    """Allow plain http beyond loopback: behind a proxy that speaks TLS."""
+    """Allow beyond loopback what can be read on the way: http behind a proxy that speaks TLS, and
+    CoAP in a closed network."""
     max_body_bytes: Positive = 1_048_576
     """Of one request, compressed or not; longer ones get 413."""
     max_readings: Positive = 10_000
@@ -43,6 +46,10 @@ class Intake(Section):
     they get 429."""
     max_connections: Positive = 1_024
     """At once; beyond it they get 503."""
+    max_transfers: Positive = 64
+    """Block-wise requests over CoAP that are not complete; beyond it they get 5.03."""
+    max_observers: Positive = 1_024
+    """Observations of fields over CoAP; beyond it a field is told once."""
     timeout_ms: Positive = 10_000
     """For the body to come, and then for the readings to be durable."""
 
@@ -52,14 +59,21 @@ class Intake(Section):
             raise ValueError("cert_file and key_file belong together")
         if self.client_ca_file is not None and self.cert_file is None:
             raise ValueError("client_ca_file needs cert_file and key_file: certificates need TLS")
-        if self.host in ("127.0.0.1", "::1", "localhost") or self.http_port is None:
+        if self.host in ("127.0.0.1", "::1", "localhost") or (
+            self.http_port is None and self.coap_port is None
+        ):
             return self
         if self.tokens is None and self.client_ca_file is None:
             raise ValueError(
                 f"host {self.host!r} is not loopback: set tokens or client_ca_file, or anyone who "
                 "reaches it can send in anyone's name"
             )
-        if self.cert_file is None and not self.plain:
+        if self.coap_port is not None and (self.tokens is None or not self.plain):
+            raise ValueError(
+                f"host {self.host!r} is not loopback: CoAP needs tokens, which can be read on "
+                "the way; in a closed network set plain = true"
+            )
+        if self.http_port is not None and self.cert_file is None and not self.plain:
             raise ValueError(
                 f"host {self.host!r} is not loopback: set cert_file and key_file, or tokens can be "
                 "read on the way; behind a proxy that speaks TLS set plain = true"
