@@ -123,6 +123,21 @@ class Pki:
         self._write_certificates([*self._certificates(), known])
         return folder
 
+    def certify_gateway(self, now: datetime, days: int) -> Path:
+        """Make a certificate for the gateways, which the broker lets see everything.
+
+        :returns: the folder, where ``gateway.pem`` and ``gateway.key`` are.
+        :raises SettingsError: if there is no CA, or there is one already.
+        """
+        if not self._ca_key.exists():
+            raise SettingsError(f"{self.folder} has no CA: headwater pki init")
+        if (self.folder / "gateway.pem").exists():
+            raise SettingsError(f"{self.folder / 'gateway.pem'} exists")
+        serial = self._certify(self.folder / "gateway", "gateway", now, days)
+        known = {"serial": f"{serial:x}", "kid": "", "site": "gateway", "revoked_ms": 0}
+        self._write_certificates([*self._certificates(), known])
+        return self.folder
+
     def issue(
         self,
         tenant: str,

@@ -98,6 +98,17 @@ def device(
 
 
 @pki.command()
+def gateway(folder: Folder = _HERE, days: Days = 365) -> None:
+    """Make a certificate for the gateways, with the name gateway.
+
+    Example: headwater pki gateway
+    """
+    made = _pki(folder).certify_gateway(_now(), days)
+    print(f"broker.cert_file = '{made / 'gateway.pem'}'")
+    print(f"broker.key_file = '{made / 'gateway.key'}'")
+
+
+@pki.command()
 def rotate(site: Site, folder: Folder = _HERE, days: Days = 365, json: Json = False) -> None:
     """Make new keys for a site. The old ones count until they are revoked, so nothing stops.
 

@@ -278,6 +278,11 @@ class Link:
                 self._readable()
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a connection, be it accepted or not."""
+        return self._reading_fd >= 0
+
+    @property
     def subscribed(self) -> bool:
         """Whether the broker has confirmed all subscriptions."""
         return not self._awaited and not self.why_not_ready
@@ -310,10 +315,14 @@ class Link:
     ) -> None:
         if code.is_failure:
             self._refusal = f"the MQTT broker refused us: {code}"
-            _log.error("broker refused", reason=str(code))
+            _log.error("broker refused", broker=self._session.address, reason=str(code))
             return
         meters.CONNECTIONS.inc()
-        _log.info("connected to the broker", session_present=flags.session_present)
+        _log.info(
+            "connected to the broker",
+            broker=self._session.address,
+            session_present=flags.session_present,
+        )
         self._refusal = ""
         self._subscribe(client, self._session.filters)
 
@@ -355,7 +364,7 @@ class Link:
             # A refusal says more than the end of the connection that follows it.
             lost = f"the connection to the MQTT broker was lost: {why}"
             self.why_not_ready = self._refusal or lost
-            _log.warning("connection to the broker lost", why=why)
+            _log.warning("connection to the broker lost", broker=self._session.address, why=why)
             self._gone.set()
 
 

@@ -19,7 +19,8 @@ from aiokafka.errors import KafkaError
 
 from streams.adapters.config_log import Documents, begin, follow
 from streams.gateway import meters
-from streams.gateway.link import Delivery, Link, Session
+from streams.gateway.link import Delivery, Session
+from streams.gateway.links import Links
 from streams.gateway.producer import Batch, OrderedProducer
 from streams.gateway.taker import Taker
 from streams.gateway.work import Answers, Place, Work, work_of
@@ -75,7 +76,7 @@ class Gateway:
             max_waiting=settings.intake.max_waiting_readings,
             linger_ms=self._limits.linger_ms,
         )
-        self._link = Link(
+        self._links = Links(
             Session(
                 settings.mqtt,
                 settings.broker,
@@ -85,9 +86,12 @@ class Gateway:
                 self._limits.receive_maximum,
                 self._limits.session_expiry_s,
             ),
+            [settings.mqtt, *self._limits.brokers],
             self._receive,
             self._is_copy,
         )
+        # Each broker counts for itself.
+        self._receive_maximum = self._limits.receive_maximum * (1 + len(self._limits.brokers))
         # Half of what the broker may have unacknowledged: the other half arrives meanwhile.
         self._batch_messages = max(1, min(self._limits.max_rows, self._limits.receive_maximum // 2))
         self._incoming: deque[Delivery] = deque()
@@ -118,10 +122,10 @@ class Gateway:
 
     def ready(self) -> tuple[bool, str]:
         """Whether messages flow, and if not, why."""
-        why = "; ".join(w for w in (self._producer.why_not_ready, self._link.why_not_ready) if w)
+        why = "; ".join(w for w in (self._producer.why_not_ready, self._links.why_not_ready) if w)
         meters.KAFKA_READY.set(not self._producer.why_not_ready)
-        meters.MQTT_READY.set(not self._link.why_not_ready)
-        return not why, why or "readings flow"
+        meters.MQTT_READY.set(not self._links.why_not_ready)
+        return not why, why or "; ".join(["readings flow", *self._links.troubles])
 
     def stop(self) -> None:
         """Ask :meth:`run` to end: take no more, confirm what is taken, acknowledge, disconnect."""
@@ -144,7 +148,7 @@ class Gateway:
             return
         # The broker sends only once Kafka is there to take it.
         confirming = asyncio.create_task(self._producer.run(), name="confirm")
-        linking = asyncio.create_task(self._link.run(), name="link")
+        linking = asyncio.create_task(self._links.run(), name="link")
         batching = asyncio.create_task(self._batch(), name="batch")
         following = asyncio.create_task(self._follow(), name="follow config")
         taking = asyncio.create_task(self.take.run(), name="take")
@@ -156,7 +160,7 @@ class Gateway:
                 task.result()  # ended on its own: a defect, which must end the process
             await self._finish(batching)
         finally:
-            self._link.disconnect()
+            self._links.disconnect()
             for task in (*tasks, stopped):
                 task.cancel()
             await asyncio.gather(*tasks, stopped, return_exceptions=True)
@@ -176,7 +180,7 @@ class Gateway:
         return False
 
     async def _finish(self, batching: asyncio.Task[None]) -> None:
-        self._link.pause()
+        self._links.pause()
         try:
             async with asyncio.timeout(_STOP_S):
                 await batching
@@ -222,14 +226,14 @@ class Gateway:
         if self._topics.filters != before.filters:
             self._former = before
             pairs = zip(self._topics.filters, self._topics.filter_ids, strict=True)
-            self._link.change_filters(tuple(pairs))
+            self._links.change_filters(tuple(pairs))
 
     def _settle(self) -> None:
         """Leave what no mapping needs any more, once the broker has confirmed what is new."""
-        if self._former is not None and self._link.subscribed:
+        if self._former is not None and self._links.subscribed:
             gone = [each for each in self._former.filters if each not in self._topics.filters]
             self._former = None
-            self._link.unsubscribe(gone)
+            self._links.unsubscribe(gone)
 
     # -- in -----------------------------------------------------------------------------------
 
@@ -262,13 +266,13 @@ class Gateway:
     def _hold_back(self) -> None:
         """Stop reading while the buffers are full (QoS 0 knows no receive maximum)."""
         full = (
-            self._in_flight > 2 * self._limits.receive_maximum
+            self._in_flight > 2 * self._receive_maximum
             or self._in_flight_bytes > self._limits.max_buffered_bytes
         )
         if full:
-            self._link.pause()
+            self._links.pause()
         elif not self._stopping.is_set():
-            self._link.resume()
+            self._links.resume()
         meters.PAUSED.set(full)
         meters.IN_FLIGHT.set(self._in_flight)
         meters.IN_FLIGHT_BYTES.set(self._in_flight_bytes)
@@ -311,28 +315,18 @@ class Gateway:
         work = work_of(deliveries, self._decoder, self._limits, self._partitions)
         self._put_back(deliveries[work.taken :])
         deliveries = deliveries[: work.taken]
-        acks = [(delivery.epoch, delivery.mid) for delivery in deliveries]
-        size = sum(len(delivery.payload) for delivery in deliveries)
-        oldest_ms = deliveries[0].received_ms
-        batch = Batch(work.records, lambda: self._confirmed(batch, work, acks, size, oldest_ms))
+        batch = Batch(work.records, lambda: self._confirmed(batch, work, deliveries))
         await self._producer.submit(batch)
 
-    def _confirmed(
-        self,
-        batch: Batch,
-        work: Work,
-        acks: list[tuple[int, int]],
-        size: int,
-        oldest_ms: int,
-    ) -> None:
+    def _confirmed(self, batch: Batch, work: Work, deliveries: list[Delivery]) -> None:
         self._answer(work.answers)
-        self._link.ack(acks)
-        self._in_flight -= len(acks)
-        self._in_flight_bytes -= size
+        self._links.ack(deliveries)
+        self._in_flight -= len(deliveries)
+        self._in_flight_bytes -= sum(len(delivery.payload) for delivery in deliveries)
         self._hold_back()
-        meters.ACKED.inc(len(acks))
+        meters.ACKED.inc(len(deliveries))
         meters.KAFKA_SECONDS.observe(time.monotonic() - batch.began_s)
-        meters.LAG_SECONDS.observe(max(0.0, time.time() - oldest_ms / 1000))
+        meters.LAG_SECONDS.observe(max(0.0, time.time() - deliveries[0].received_ms / 1000))
         meters.READINGS.inc(len(work.readings))
         meters.IGNORED.inc(work.ignored)
         meters.count_sites(work.readings)
@@ -342,10 +336,10 @@ class Gateway:
 
     def _answer(self, answers: dict[Place, Answers]) -> None:
         """Tell edges what became of their batches."""
-        for (_, tenant, site), told in answers.items():
+        for (origin, tenant, site), told in answers.items():
             meters.BATCHES.labels("confirmed").inc(len(told.batches))
             meters.BATCHES.labels("refused").inc(len(told.refused))
             for ack in split_acks(told.batches, told.refused):
                 topic = ack_topic(tenant, site)
-                if not self._link.publish(topic, encode_ack(ack), _ACK_EXPIRY_S):
+                if not self._links.publish(origin, topic, encode_ack(ack), _ACK_EXPIRY_S):
                     meters.UNANSWERED.inc()

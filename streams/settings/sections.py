@@ -123,6 +123,9 @@ class Gateway(Section):
     """Name of the shared subscription: gateways of one group share the messages."""
     client_id: Name | None = None
     """Stable across restarts, so that the broker keeps the session; default: gateway-HOSTNAME."""
+    brokers: list[str] = []
+    """Further brokers beside ``mqtt``, for devices and edges that are spread over several: the
+    gateway subscribes to all of them, with the log-in of ``[broker]``."""
     linger_ms: Ms = 20
     """How long messages are gathered into one frame."""
     max_rows: Positive = 10_000
