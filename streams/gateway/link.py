@@ -62,6 +62,7 @@ class Session:
     login: Mqtt
     client_id: str
     group: str
+    """Of the shared subscription; empty: not shared, everything is delivered here."""
     filters: Sequence[tuple[str, int]]
     """Topic filters, each with its subscription identifier."""
     receive_maximum: int
@@ -297,7 +298,7 @@ class Link:
     def unsubscribe(self, filters: Sequence[str]) -> None:
         """Have no more messages of some filters; what was delivered already still comes."""
         for topic_filter in filters if self._reading_fd >= 0 else ():
-            self._client.unsubscribe(f"$share/{self._session.group}/{topic_filter}")
+            self._client.unsubscribe(self._full(topic_filter))
             self._client.loop_write()
         self._flush()
 
@@ -332,13 +333,17 @@ class Link:
             properties = _properties(PacketTypes.SUBSCRIBE)
             properties.SubscriptionIdentifier = number
             code, mid = client.subscribe(
-                f"$share/{self._session.group}/{topic_filter}",
+                self._full(topic_filter),
                 options=SubscribeOptions(qos=1),
                 properties=properties,
             )
             if code is MQTTErrorCode.MQTT_ERR_SUCCESS and mid is not None:
                 self._awaited.add(mid)
         client.loop_write()
+
+    def _full(self, topic_filter: str) -> str:
+        group = self._session.group
+        return f"$share/{group}/{topic_filter}" if group else topic_filter
 
     def _subscribed(
         self, _client: mqtt.Client, _data: Any, mid: int, codes: list[Any], _props: Any

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from streams.gateway import meters
 from streams.gateway.link import Delivery, Link, Session
 
 
@@ -30,7 +29,6 @@ class Links:
             Link(_at(session, origin, address), on_messages, is_copy)
             for origin, address in enumerate(addresses)
         ]
-        meters.BROKERS_READY.set_function(lambda: len(self._links) - len(self.troubles))
 
     async def run(self) -> None:
         """Keep connected until cancelled."""

@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 
 from aiokafka.errors import KafkaError
@@ -22,6 +23,7 @@ from streams.gateway import meters
 from streams.gateway.link import Delivery, Session
 from streams.gateway.links import Links
 from streams.gateway.producer import Batch, OrderedProducer
+from streams.gateway.sparkplug_bridge import SparkplugBridge
 from streams.gateway.taker import Taker
 from streams.gateway.work import Answers, Place, Work, work_of
 from streams.intake.decode import BatchDecoder
@@ -29,6 +31,7 @@ from streams.intake.mapping import NATIVE, TopicMap
 from streams.intake.requests import RequestDecoder
 from streams.intake.uplink_wire import ack_topic, encode_ack, split_acks
 from streams.log import get_logger
+from streams.ports import Produce
 from streams.settings import Settings
 from streams.settings.applied import in_force
 
@@ -76,6 +79,8 @@ class Gateway:
             max_waiting=settings.intake.max_waiting_readings,
             linger_ms=self._limits.linger_ms,
         )
+        self._sparkplug = SparkplugBridge(settings, identity, self.write)
+        addresses = [settings.mqtt, *self._limits.brokers]
         self._links = Links(
             Session(
                 settings.mqtt,
@@ -86,12 +91,13 @@ class Gateway:
                 self._limits.receive_maximum,
                 self._limits.session_expiry_s,
             ),
-            [settings.mqtt, *self._limits.brokers],
+            addresses,
             self._receive,
             self._is_copy,
         )
+        meters.BROKERS_READY.set_function(lambda: len(addresses) - len(self._links.troubles))
         # Each broker counts for itself.
-        self._receive_maximum = self._limits.receive_maximum * (1 + len(self._limits.brokers))
+        self._receive_maximum = self._limits.receive_maximum * len(addresses)
         # Half of what the broker may have unacknowledged: the other half arrives meanwhile.
         self._batch_messages = max(1, min(self._limits.max_rows, self._limits.receive_maximum // 2))
         self._incoming: deque[Delivery] = deque()
@@ -120,9 +126,18 @@ class Gateway:
             settings.codecs,
         )
 
+    async def write(self, records: Sequence[Produce]) -> None:
+        """Return when Kafka has confirmed *records*."""
+        confirmed = asyncio.get_running_loop().create_future()
+        # Whoever waits may have been cancelled.
+        done = Batch(records, lambda: None if confirmed.done() else confirmed.set_result(None))
+        await self._producer.submit(done)
+        await confirmed
+
     def ready(self) -> tuple[bool, str]:
         """Whether messages flow, and if not, why."""
-        why = "; ".join(w for w in (self._producer.why_not_ready, self._links.why_not_ready) if w)
+        parts = (self._producer, self._links, self._sparkplug)
+        why = "; ".join(part.why_not_ready for part in parts if part.why_not_ready)
         meters.KAFKA_READY.set(not self._producer.why_not_ready)
         meters.MQTT_READY.set(not self._links.why_not_ready)
         return not why, why or "; ".join(["readings flow", *self._links.troubles])
@@ -152,7 +167,9 @@ class Gateway:
         batching = asyncio.create_task(self._batch(), name="batch")
         following = asyncio.create_task(self._follow(), name="follow config")
         taking = asyncio.create_task(self.take.run(), name="take")
-        tasks = (confirming, linking, batching, following, taking)
+        tasks = [confirming, linking, batching, following, taking]
+        if self._limits.sparkplug:
+            tasks.append(asyncio.create_task(self._sparkplug.run(), name="sparkplug"))
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
         try:
             done, _ = await asyncio.wait((*tasks, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -142,6 +142,11 @@ class Gateway(Section):
     """Payloads taken and not yet confirmed by Kafka; beyond it the gateway stops reading."""
     session_expiry_s: Positive = 86_400
     """How long the broker keeps messages for a gateway that is away."""
+    sparkplug: list[Annotated[str, Field(pattern=r"^[^/+#\x00]{1,128}$")]] = []
+    """Sparkplug B groups that this gateway is the host of. Name each at one gateway only: aliases
+    and sequence numbers need all messages of a node in one place."""
+    sparkplug_max_metrics: Positive = 1_000_000
+    """Names and aliases of births that are remembered; births beyond it are refused."""
     twin_key: Path | None = None
     """Private key of the hub, which signs what edges are told of twins; needed with
     ``twins.registry``."""
