@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
 
 from streams.errors import ServiceError
 from streams.sim.sensors import Message
@@ -44,14 +45,14 @@ class Publisher:
         self.confirmed += 1
         self._room.release()
 
-    def send(self, topic: str, payload: bytes) -> None:
+    def send(self, topic: str, payload: bytes, properties: Properties | None = None) -> None:
         """Publish one message; waits while too many are unconfirmed.
 
         :raises ServiceError: if the broker confirms nothing for a long time.
         """
         if not self._room.acquire(timeout=_PATIENCE_S):
             raise ServiceError(f"the broker has confirmed nothing for {_PATIENCE_S:.0f} s")
-        self._client.publish(topic, payload, qos=1)
+        self._client.publish(topic, payload, qos=1, properties=properties)
         self.sent += 1
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from streams.intake.uplink_wire import Kind
 from streams.topics import EDGE_STATUS, LOSSES
 from tests.conftest import Servers
 from tests.integration.edge_client import edge, frame
-from tests.integration.gateway_child import Arrived, gateway, reader, unique
+from tests.integration.gateway_child import Arrived, GatewayChild, gateway, reader, unique
 from tests.waiting import eventually, eventually_async
 
 
@@ -87,6 +87,36 @@ async def test_while_kafka_does_not_confirm_an_edge_hears_nothing(
 
     await eventually_async(found)
     assert arrived.of(device) == [float(number) for number in range(20)]
+
+
+async def test_two_gateways_share_the_batches_of_a_site_and_one_may_die(
+    kafka: str, mqtt: str, arrived: Arrived, tmp_path: Path
+) -> None:
+    tenant, device, total = unique("tenant"), unique("dev"), 100
+    batches = {
+        f"s/fresh/{number}": frame(tenant, "north", device, [number], number)
+        for number in range(total)
+    }
+    with gateway(kafka, mqtt, tmp_path, "") as one:
+        other = GatewayChild(kafka, mqtt, one.config, group=one.group)
+        try:
+            other.start()
+            with edge(mqtt, tenant, "north") as site:
+                for batch, payload in batches.items():
+                    site.send(batch, payload)
+                answers = "edge_batches_total", 'answer="confirmed"'
+                eventually(lambda: one.metric(*answers) and other.metric(*answers), every_s=0.01)
+                # The broker goes on giving the dead one its share: edges send again.
+                other.kill()
+                site.send_until_answered(batches)
+        finally:
+            other.kill()
+
+    async def found() -> bool:
+        await arrived.read()
+        return len(set(arrived.of(device))) == total
+
+    await eventually_async(found)
 
 
 async def test_what_was_acknowledged_is_in_kafka_however_often_the_gateway_is_killed(
