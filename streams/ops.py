@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import uvicorn
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
 
 
 def ops_app(ready: Callable[[], tuple[bool, str]]) -> FastAPI:
@@ -38,7 +39,7 @@ def ops_app(ready: Callable[[], tuple[bool, str]]) -> FastAPI:
 
 @asynccontextmanager
 async def serve(
-    app: FastAPI,
+    app: Starlette,
     host: str,
     port: int,
     *,

@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import orjson
-from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from streams.intake.identities import RefusedIdentityError, identity_of
 from streams.intake.reception import Answer, Outcome, Reception, count, too_large, unidentified
@@ -38,11 +41,9 @@ class _BodyError(Exception):
         self.answer = answer
 
 
-def readings_router(reception: Reception) -> APIRouter:
+def readings_route(reception: Reception) -> Route:
     """Return the route, for any app."""
-    router = APIRouter()
 
-    @router.post("/v1/readings", status_code=202)
     async def post(request: Request) -> Response:
         address = request.client.host if request.client else ""
         try:
@@ -62,7 +63,7 @@ def readings_router(reception: Reception) -> APIRouter:
         sender = identity, address
         return _response(await reception.receive(_HTTP, body, _asked(request), sender))
 
-    return router
+    return Route("/v1/readings", post, methods=["POST"])
 
 
 @asynccontextmanager
@@ -76,10 +77,8 @@ async def serve_http(reception: Reception) -> AsyncIterator[None]:
     if limits.http_port is None:
         yield
         return
-    app = FastAPI(title="headwater readings", docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(readings_router(reception))
     async with serve(
-        app,
+        Starlette(routes=[readings_route(reception)]),
         limits.host,
         limits.http_port,
         tls=server_context(limits),
