@@ -144,8 +144,13 @@ def _put(message: Any, field: str, value: object) -> None:
 def _metric(metric: Any) -> Metric:
     which = metric.WhichOneof("value")
     value = None if which in (None, "bytes_value") or metric.is_null else getattr(metric, which)
+    name = _given(metric, "name")
+    for text in (name, value):
+        # protobuf hands over what is no UTF-8 as bytes.
+        if isinstance(text, bytes):
+            raise DecodeError("malformed-sparkplug", f"a text is not UTF-8: {text[:40]!r}")
     return Metric(
-        _given(metric, "name"),
+        name,
         _given(metric, "alias"),
         _given(metric, "datatype"),
         _given(metric, "timestamp"),

@@ -110,7 +110,7 @@ class _Opened:
             self.messages.append(Message(topic, kept, delivery.received_ms))
         else:
             self.messages.append(Message(topic, delivery.payload, delivery.received_ms))
-        if delivery.properties and topic.startswith(_NATIVE) and topic.endswith(_UP):
+        if delivery.properties and _is_uplink(topic):
             try:
                 self._open(at, delivery)
             except DecodeError as error:
@@ -143,6 +143,11 @@ class _Opened:
         data = zstd.inflate(packed, max_bytes)
         self.inflated_bytes += len(data)
         return data
+
+
+def _is_uplink(topic: str) -> bool:
+    """Whether a topic is a site's; ``.../twin/up`` ends so too, and is another process's."""
+    return topic.startswith(_NATIVE) and topic.endswith(_UP) and topic.count("/") == 4
 
 
 def _record(header: BatchHeader, delivery: Delivery, payload: bytes) -> Produce:

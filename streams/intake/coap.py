@@ -136,16 +136,25 @@ def _query(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 def _asked(request: Any, query: Mapping[str, str]) -> Asked:
-    form = request.opt.content_format
+    content_type, encoding = _form(request.opt.content_format)
     return Asked(
-        None if form is None else form.media_type,
-        None,
+        content_type,
+        encoding,
         query.get("topic"),
         query.get("tenant"),
         query.get("site"),
         query.get("device"),
         query.get("metric"),
     )
+
+
+def _form(given: Any) -> tuple[str | None, str | None]:
+    """Return media type and encoding of a content format."""
+    if given is None:
+        return None, None
+    if not given.is_known():
+        return f"content format {int(given)}", None
+    return given.media_type, given.encoding
 
 
 def _counted(answer: Answer, address: str) -> Answer:

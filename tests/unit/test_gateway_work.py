@@ -113,6 +113,18 @@ def test_a_batch_without_a_readable_id_is_rejected_and_nobody_is_told() -> None:
     assert done.answers == {}
 
 
+@pytest.mark.parametrize("topic", ["hw/v1/acme/north/twin/up", "hw/v1/acme/up", "hw/v1/a/b/c/d/up"])
+def test_a_batch_on_a_topic_of_no_site_is_not_answered(topic: str) -> None:
+    done = work(batch(b"{}", kind=Kind.STATUS, topic=topic))
+    assert done.answers == {}
+    assert EDGE_STATUS not in topics(done)
+
+
+def test_a_site_without_a_name_is_refused() -> None:
+    done = work(batch(b"{}", kind=Kind.STATUS, topic="hw/v1//north/up"))
+    assert [one.reason for one in done.refused] == ["bad-name"]
+
+
 def test_a_frame_without_a_batch_needs_no_answer() -> None:
     plain = Delivery(UP, frames.encode(readings()), 1, 1, 7, user_property("trace", "1"))
     done = work(plain)

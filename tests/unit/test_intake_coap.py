@@ -22,7 +22,7 @@ from streams.intake.token_file import write_tokens
 from streams.services.ports import free_port
 from streams.settings import Intake
 
-JSON, SENML, SENML_CBOR, CSS = 50, 110, 112, 20000
+JSON, SENML, SENML_CBOR, CSS, DEFLATED_JSON, UNKNOWN = 50, 110, 112, 20000, 11050, 9999
 
 
 class Spool:
@@ -99,8 +99,9 @@ async def test_refusals_have_the_codes_of_their_kind(client: aiocoap.Context) ->
     async with serve_coap(desk):
         large = await post(client, desk, b" " * 6_000, "?device=d")
         assert large.code is Code.REQUEST_ENTITY_TOO_LARGE
-        unknown = await post(client, desk, b"x", "?device=d", CSS)
-        assert unknown.code is Code.UNSUPPORTED_CONTENT_FORMAT
+        for form in (CSS, DEFLATED_JSON, UNKNOWN):
+            other = await post(client, desk, b"x", "?device=d", form)
+            assert other.code is Code.UNSUPPORTED_CONTENT_FORMAT
         bad = await post(client, desk, b"{", "?device=d")
         assert bad.code is Code.UNPROCESSABLE_ENTITY
         assert bad.payload.startswith(b"malformed-json: ")

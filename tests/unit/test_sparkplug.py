@@ -88,6 +88,43 @@ def test_other_bytes_are_refused_or_read(payload: bytes) -> None:
         assert error.reason == "malformed-sparkplug"
 
 
+@given(st.data(), st.sampled_from(["NBIRTH", "NDATA", "NDEATH", "DBIRTH", "DDATA", "DDEATH"]))
+def test_a_damaged_message_is_refused_or_read_and_stops_nothing(
+    draw: st.DataObject, kind: str
+) -> None:
+    heard = Listening()
+    heard.born()
+    whole = bytearray(
+        encode(
+            Payload(
+                7,
+                2,
+                (
+                    bd(4),
+                    metric("temp", 2, DataType.INT16, 20),
+                    metric("state", 3, DataType.STRING, "run"),
+                    metric("load", 1, DataType.DOUBLE, 0.5),
+                ),
+            )
+        )
+    )
+    for _ in range(draw.draw(st.integers(1, 4))):
+        whole[draw.draw(st.integers(0, len(whole) - 1))] = draw.draw(st.integers(0, 255))
+    device = "/press" if kind.startswith("D") else ""
+    mark = heard.rows.mark()
+    try:
+        heard.host.receive(f"spBv1.0/plant/{kind}/line-1{device}", bytes(whole), NOW, heard.rows)
+    except DecodeError:
+        heard.rows.rollback(mark)
+    heard.told()
+
+
+@pytest.mark.parametrize("payload", [b"\x12\x03\x0a\x01\xff", b"\x12\x03\x7a\x01\xff"])
+def test_text_that_is_no_utf8_is_refused(payload: bytes) -> None:
+    with pytest.raises(DecodeError, match="not UTF-8"):
+        decode(payload)
+
+
 @pytest.mark.parametrize("kind", [DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64])
 @pytest.mark.parametrize("value", [0, 1, -1, 127, -128])
 def test_integers_keep_their_sign(kind: DataType, value: int) -> None:
