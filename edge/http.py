@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, HTTPException, Request
 
@@ -20,19 +20,44 @@ def not_stored(error: LogError) -> HTTPException:
     return HTTPException(503, {"reason": "not-stored", "detail": str(error)})
 
 
-def edge_app(node: EdgeNode, link_state: Callable[[], str], identity: dict[str, str]) -> FastAPI:
+class Path(Protocol):
+    """The way of the readings, as far as HTTP shows it."""
+
+    @property
+    def why_not_ready(self) -> str:
+        """Why readings do not come in; empty if they do."""
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """How lanes and uplink are."""
+        ...
+
+
+def edge_app(
+    node: EdgeNode,
+    link_state: Callable[[], str],
+    identity: dict[str, str],
+    path: Path | None = None,
+) -> FastAPI:
     """Return the app.
 
     :param link_state: says why the link to the cloud is down, or nothing.
     :param identity: tenant and site, for the status.
+    :param path: the way of the readings; None where there are only twins.
     """
+
     # Ready without the cloud: working offline is what an edge is for.
-    app = ops_app(lambda: (True, link_state()))
+    def ready() -> tuple[bool, str]:
+        why = path.why_not_ready if path else ""
+        return not why, why or link_state()
+
+    app = ops_app(ready)
 
     @app.get("/v1/status")
     async def status() -> dict[str, Any]:
         why = link_state()
-        return {**identity, **node.status(), "connected": not why, "why": why}
+        readings = await path.status() if path else {}
+        return {**identity, **node.status(), "connected": not why, "why": why, **readings}
 
     @app.get("/v1/devices")
     async def devices() -> list[dict[str, Any]]:

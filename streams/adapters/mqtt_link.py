@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from streams.errors import SettingsError
 from streams.log import get_logger
@@ -82,10 +84,25 @@ class MqttLink:
         for future in self._sent.values():
             future.cancel()
 
-    def publish(self, topic: str, payload: bytes) -> asyncio.Future[None] | None:
-        """Send with QoS 1; the future is done when the broker has it. None: not accepted."""
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        properties: Sequence[tuple[str, str]] = (),
+        expiry_s: int | None = None,
+    ) -> asyncio.Future[None] | None:
+        """Send with QoS 1; the future is done when the broker has it. None: not accepted.
+
+        :param properties: MQTT's user properties.
+        :param expiry_s: how long a broker may keep it.
+        """
+        more = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+        if properties:
+            more.UserProperty = list(properties)
+        if expiry_s is not None:
+            more.MessageExpiryInterval = expiry_s
         # The callback of this message runs in the loop too, so it cannot come too early.
-        info = self._client.publish(topic, payload, qos=1)
+        info = self._client.publish(topic, payload, qos=1, properties=more)
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
             return None
         future = self._sent[info.mid] = self._loop.create_future()

@@ -2,6 +2,7 @@
 
 from streams.settings.channels import Channel
 from streams.settings.intake import Intake
+from streams.settings.edge import Edge, EdgeSpool, EdgeUplink
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
 from streams.settings.rules import Rule
@@ -10,7 +11,6 @@ from streams.settings.sections import (
     Detection,
     Devices,
     DeviceType,
-    Edge,
     Gateway,
     Influx,
     Log,
@@ -36,6 +36,8 @@ __all__ = [
     "DeviceType",
     "Devices",
     "Edge",
+    "EdgeSpool",
+    "EdgeUplink",
     "Gateway",
     "Influx",
     "Inhibition",

@@ -22,6 +22,7 @@ from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
 from streams.settings.channels import Channel
 from streams.settings.intake import Intake
+from streams.settings.edge import Edge
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
 from streams.settings.routing import Inhibition, Maintenance, Route, check_routing
 from streams.settings.rules import Rule, check_rules
@@ -30,7 +31,6 @@ from streams.settings.sections import (
     Detection,
     Devices,
     DeviceType,
-    Edge,
     Gateway,
     Influx,
     LocatedError,
