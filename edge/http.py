@@ -9,6 +9,7 @@ from fastapi import FastAPI, HTTPException, Request
 
 from crdt.core.errors import EditError
 from crdt.log import LogError
+from edge.latest import Latest
 from edge.node import EdgeNode
 from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_http import body_of, refusal, unknown
@@ -22,6 +23,9 @@ def not_stored(error: LogError) -> HTTPException:
 
 class Path(Protocol):
     """The way of the readings, as far as HTTP shows it."""
+
+    latest: Latest
+    """The latest reading of every series."""
 
     @property
     def why_not_ready(self) -> str:
@@ -62,6 +66,19 @@ def edge_app(
     @app.get("/v1/devices")
     async def devices() -> list[dict[str, Any]]:
         return [{"tenant": identity["tenant"], "device": name} for name in node.devices()]
+
+    @app.get("/v1/devices/{device}/latest")
+    async def latest(device: str) -> dict[str, Any]:
+        found = path.latest.device(device) if path else None
+        if found is None:
+            raise HTTPException(
+                404,
+                {
+                    "reason": "unknown-device",
+                    "detail": f"no reading of {device[:128]!r} since the start of this edge",
+                },
+            )
+        return {**identity, "device": device, "metrics": found}
 
     @app.get("/v1/devices/{device}/twin")
     async def read(device: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from crdt.log import Log
+from edge.coap import resources
 from edge.http import edge_app
 from edge.node import EdgeNode
 from edge.readings import ReadingsPath, wall_ms
@@ -62,6 +63,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     _log.info("edge", **identity, **node.status())
     try:
         readings = ReadingsPath(settings)
+        readings.coap = resources(node, readings.latest, edge.intake.max_observers)
         app = edge_app(node, lambda: link.why_not_ready, identity, readings)
         async with (
             serve(app, settings.ops.host, settings.ops.edge_port),

@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -17,12 +17,15 @@ from edge import contents
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
 from edge.errors import SpoolError
 from edge.intake import LocalBroker, SiteRequests, as_take
+from edge.latest import Latest
 from edge.spool.disk import Disk
 from edge.spool.plan import LaneSpec, WhenFull
 from edge.spool.spool import LOSSES, Contents, Spool
 from edge.uplink.pump import ALERTS, Clocks, Pump
 from streams.adapters.mqtt_link import MqttLink
+from streams.core.readings import Readings
 from streams.errors import SettingsError
+from streams.intake.coap import serve_coap
 from streams.intake.http import serve_http
 from streams.intake.mapping import TopicMap
 from streams.intake.reception import Reception
@@ -115,8 +118,15 @@ class ReadingsPath:
         )
         topics = TopicMap(settings.mappings)
         requests = SiteRequests(settings, topics)
-        self._reception = Reception(edge.intake, lambda: requests, as_take(self._store))
-        self._broker = LocalBroker(settings, topics, self._store) if edge.local_mqtt else None
+        self._reception = Reception(edge.intake, lambda: requests, as_take(self._take))
+        self._broker = LocalBroker(settings, topics, self._take) if edge.local_mqtt else None
+        self.latest = Latest(edge.max_latest)
+        self.coap: Mapping[tuple[str, ...], Any] = {}
+        """Resources that are shown over CoAP beside the intake."""
+
+    async def _take(self, readings: Readings) -> None:
+        await self._store(readings)
+        self.latest.update(readings)
 
     @property
     def why_not_ready(self) -> str:
@@ -133,6 +143,7 @@ class ReadingsPath:
         try:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(serve_http(self._reception))
+                await stack.enter_async_context(serve_coap(self._reception, self.coap))
                 self._link.start()
                 yield tasks
         finally:

@@ -1,8 +1,8 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
 from streams.settings.channels import Channel
-from streams.settings.intake import Intake
 from streams.settings.edge import Edge, EdgeSpool, EdgeUplink
+from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
 from streams.settings.rules import Rule

@@ -113,6 +113,8 @@ class Edge(Section):
     local_mqtt: str | None = None
     """A broker of the site, ``mqtt://host:port``, whose topics are taken as ``[[mappings]]`` say.
     The broker that leads up is the top-level ``mqtt``."""
+    max_latest: Positive = 100_000
+    """Series whose latest reading can be read here; further ones are left out."""
     local_broker: Mqtt = Mqtt()
     intake: Intake = Intake()
     spool: EdgeSpool = EdgeSpool()

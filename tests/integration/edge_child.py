@@ -66,10 +66,13 @@ class EdgeChild:
             return False
         return answer.status_code == 200
 
-    def status(self) -> dict[str, Any]:
-        answer = httpx.get(f"http://127.0.0.1:{self.port}/v1/status", timeout=10)
-        found: dict[str, Any] = answer.json()
+    def get(self, path: str) -> dict[str, Any]:
+        answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+        found: dict[str, Any] = answer.raise_for_status().json()
         return found
+
+    def status(self) -> dict[str, Any]:
+        return self.get("/v1/status")
 
     def waiting(self, lane: str = "readings") -> int:
         """Readings of a lane that are not in Kafka yet."""

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiocoap
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer
 
 from streams.services import supervisor
+from streams.services.ports import free_port
 from streams.sim.proxy import Proxy
 from streams.topics import LOSSES
 from tests.integration.edge_child import edge_node
@@ -50,6 +52,17 @@ def rows(device: str, first: int, count: int) -> list[dict]:
         {"device": device, "t_ms": 1_750_000_000_000 + n, "boot": 1, "seq": n, "m": n}
         for n in range(first, first + count)
     ]
+
+
+async def coap_get(port: int, path: str) -> dict:
+    client = await aiocoap.Context.create_client_context(transports=["udp6"])
+    try:
+        request = aiocoap.Message(code=aiocoap.GET, uri=f"coap://127.0.0.1:{port}/{path}")
+        answer = await client.request(request).response
+        assert answer.code.is_successful(), answer.payload
+        return orjson.loads(answer.payload)
+    finally:
+        await client.shutdown()
 
 
 async def all_arrived(arrived: Arrived, device: str, count: int) -> None:
@@ -92,6 +105,7 @@ async def test_the_local_brokers_messages_are_acknowledged_when_they_are_in_the_
     kafka: str, mqtt: str, arrived: Arrived, link: Proxy, tmp_path: Path
 ) -> None:
     device, site, prefix = unique("dev"), unique("site"), unique("t")
+    coap_port = free_port()
     config = f'[[mappings]]\ntopic = "{prefix}/{{device}}"\nsite = "{site}"\n'
     link.cut()
     with (
@@ -104,12 +118,15 @@ async def test_the_local_brokers_messages_are_acknowledged_when_they_are_in_the_
             site,
             config,
             HEADWATER_EDGE__LOCAL_MQTT=local_broker,
+            HEADWATER_EDGE__INTAKE__COAP_PORT=str(coap_port),
         ) as edge,
     ):
         for number in range(50):
             payload = f'{{"t_ms": {number + 1}, "boot": 1, "seq": {number}, "m": {number}}}'
             publish(client, f"{prefix}/{device}", payload)
         eventually(lambda: edge.waiting() == 50)
+        assert edge.get(f"/v1/devices/{device}/latest")["metrics"]["m"]["value"] == 49
+        assert (await coap_get(coap_port, f"v1/latest/{device}/m"))["value"] == 49
         # What is refused here is acknowledged, counted, and stops nothing.
         publish(client, f"{prefix}/{device}", "{")
         edge.kill()
