@@ -74,33 +74,6 @@ async def all_arrived(arrived: Arrived, device: str, count: int) -> None:
     assert set(arrived.of(device)) == {float(n) for n in range(count)}
 
 
-async def test_what_was_accepted_while_the_link_was_cut_and_the_edge_killed_arrives(
-    kafka: str, mqtt: str, arrived: Arrived, link: Proxy, tmp_path: Path
-) -> None:
-    device, site = unique("dev"), unique("site")
-    with (
-        gateway(kafka, mqtt, tmp_path, "") as cloud,
-        edge_node(f"mqtt://127.0.0.1:{link.port}", tmp_path, site) as edge,
-    ):
-        assert edge.post(rows(device, 0, 100)).status_code == 202
-        await all_arrived(arrived, device, 100)
-        eventually(lambda: edge.waiting() == 0)
-        link.cut()
-        for first in range(100, 1_000, 100):
-            assert edge.post(rows(device, first, 100)).status_code == 202
-        eventually(lambda: edge.waiting() == 900)
-        edge.kill()
-        edge.start()
-        assert edge.waiting() == 900
-        cloud.kill()
-        link.heal()
-        assert edge.post(rows(device, 1_000, 100)).status_code == 202
-        cloud.start()
-        await all_arrived(arrived, device, 1_100)
-        eventually(lambda: edge.waiting() == 0)
-        assert edge.status()["uplink"]["connected"]
-
-
 async def test_the_local_brokers_messages_are_acknowledged_when_they_are_in_the_spool(
     kafka: str, mqtt: str, arrived: Arrived, link: Proxy, tmp_path: Path
 ) -> None:
