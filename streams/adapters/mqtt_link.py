@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class MqttLink:
         # paho takes any number here; its stubs say int.
         client.reconnect_delay_set(*retry_s)  # type: ignore[arg-type]
         client.on_connect = self._connected
+        client.on_connect_fail = self._failed
         client.on_subscribe = self._subscribed
         client.on_disconnect = self._disconnected
         client.on_message = self._arrived
@@ -123,6 +125,11 @@ class MqttLink:
         else:
             client.subscribe(self._filter, qos=1)
 
+    def _failed(self, _client: mqtt.Client, _data: Any) -> None:
+        # paho calls this where it handles the error, which it does not hand on.
+        error = sys.exception()
+        self._call(self._set_ready, f"the MQTT broker cannot be reached: {error}")
+
     def _subscribed(self, _c: mqtt.Client, _d: Any, _mid: int, codes: list[Any], _p: Any) -> None:
         refused = [str(code) for code in codes if code.is_failure]
         why = f"the MQTT broker refused {self._filter}: {refused[0]}" if refused else ""
@@ -144,8 +151,8 @@ class MqttLink:
     # -- in the event loop ---------------------------------------------------------------------
 
     def _set_ready(self, why: str) -> None:
-        if why and not self.why_not_ready:
-            _log.warning("mqtt not ready", why=why)
+        if why and why != self.why_not_ready:
+            _log.warning("mqtt not ready", why=why, host=self._host, port=self._port)
         self.why_not_ready = why
         if not why:
             _log.info("connected to the broker", host=self._host, port=self._port)
