@@ -13,6 +13,7 @@ from typing import Any
 from crdt.log import Log
 from edge.coap import resources
 from edge.http import edge_app
+from edge.models import models_running
 from edge.node import EdgeNode
 from edge.readings import ReadingsPath, wall_ms
 from streams.adapters.envelopes import DOWN, UP, Opener, Sealer
@@ -68,6 +69,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             serve(app, settings.ops.host, settings.ops.edge_port),
             readings.running() as carrying,
+            models_running(node, edge.models, app),
         ):
             link.start()
             greeting = _greet(node, link, edge.retry_min_ms / 1000, edge.retry_max_ms / 1000)

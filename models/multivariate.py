@@ -26,10 +26,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import MinCovDet
-from sklearn.decomposition import PCA
-from sklearn.ensemble import IsolationForest
-from sklearn.svm import OneClassSVM
 
 from models.errors import ModelError
 
@@ -119,20 +115,28 @@ _NONE = np.empty(0)
 
 
 def _fit_forest(rows: Float64, seed: int) -> tuple[Any, Float64]:
+    from sklearn.ensemble import IsolationForest
+
     return IsolationForest(n_estimators=_TREES, random_state=seed).fit(rows), _NONE
 
 
 def _fit_covariance(rows: Float64, seed: int) -> tuple[Any, Float64]:
+    from sklearn.covariance import MinCovDet
+
     return MinCovDet(random_state=seed).fit(rows), _NONE
 
 
 def _fit_pca(rows: Float64, seed: int) -> tuple[Any, Float64]:
+    from sklearn.decomposition import PCA
+
     pca = PCA(n_components=_VARIANCE_KEPT, svd_solver="full", random_state=seed).fit(rows)
     limits = np.quantile(np.stack(_t2_and_q(pca, rows)), _HEALTHY_SHARE, axis=1)
     return pca, np.maximum(limits, _SCALE_MIN)
 
 
 def _fit_svm(rows: Float64, _seed: int) -> tuple[Any, Float64]:
+    from sklearn.svm import OneClassSVM
+
     every = -(-len(rows) // _SVM_ROWS)
     return OneClassSVM(nu=_OUTSIDE, gamma=1.0 / rows.shape[1]).fit(rows[::every]), _NONE
 

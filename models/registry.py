@@ -27,7 +27,7 @@ from models.store import Card, Stored, read, write
 from models.training import Plan, Trained
 
 _FILE = "registry.json"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PAST_MAX = 20
 
 
@@ -61,6 +61,14 @@ class Registry:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"{path}: cannot be read: {error}") from error
 
+    def signature(self) -> tuple[int, int, int] | None:
+        """Return what changes when the registry does; None while there is none."""
+        try:
+            found = (self._folder / _FILE).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def entry(self, name: str) -> Entry:
         """Return one model.
 
@@ -77,7 +85,7 @@ class Registry:
         :returns: its number.
         :raises ModelError: if the name is not of small letters, digits, dots and dashes.
         """
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ModelError(f"{name!r} is no name; expected small letters, digits, . _ and -")
         entry = self.entries().get(name, Entry())
         number = max(entry.versions, default=0) + 1
@@ -99,6 +107,16 @@ class Registry:
         if number not in entry.versions:
             raise ModelError(f"{name} has no version {number}; it has {sorted(entry.versions)}")
         return read(self._folder / name / str(number), entry.versions[number])
+
+    def named(self, name: str, version: int | None = None) -> str:
+        """Return a version, by default the champion, as edges are asked for it: number and hash.
+
+        :raises ModelError: as :meth:`load`.
+        """
+        entry = self.entry(name)
+        number = entry.champion if version is None else version
+        self.load(name, number)
+        return f"{number}/{entry.versions[number]}"
 
     def challenge(self, name: str, version: int) -> None:
         """Make a version the challenger."""

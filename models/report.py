@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +25,20 @@ _STYLE = (
 )
 
 
-def html(card: Card, version: int, trained: Trained) -> str:
-    """Return the report of one version."""
+def html(
+    card: Card, version: int, trained: Trained, labels: Mapping[str, int] = MappingProxyType({})
+) -> str:
+    """Return the report of one version.
+
+    :param labels: how often operators said what of the data, by kind.
+    """
     title = f"{card.name}, version {version}"
     facts = {
         "kind": card.kind,
         "features": ", ".join(card.features),
         "rows": f"{card.rows:,}, {_day(card.since_ms)} to {_day(card.until_ms - 1)}",
         "threshold": f"{card.threshold:.6g} ({card.alarm_share:.2%} of healthy rows over it)",
+        "labels": ", ".join(f"{n} {kind}" for kind, n in sorted(labels.items())) or "none",
         "seed": str(card.seed),
         "packages": ", ".join(f"{name} {number}" for name, number in card.packages.items()),
     }

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skops.io import dumps, get_untrusted_types, loads
 
 from models.errors import ModelError
-from models.graphs import Scorer, to_onnx
 from models.multivariate import STEP, Model
+from models.scorer import Scorer
 from models.training import Part, Plan, Trained
 
 SKOPS, ONNX, CARD = "model.skops", "model.onnx", "card.json"
@@ -33,7 +32,8 @@ _TRUSTED = frozenset({"sklearn.tree._tree.Tree"})
 class Card:
     """What a model is, for people and for those who load it.
 
-    ``ranges`` are the least and greatest of each feature in training. Times in ms since the epoch.
+    ``ranges`` are the least and greatest of each feature in training, ``usual`` its medians (empty
+    in cards of earlier versions). Times in ms since the epoch.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Card:
     parts: tuple[Part, ...]
     packages: dict[str, str]
     sha256: dict[str, str]
+    usual: tuple[float, ...] = ()
     format: int = _FORMAT
 
 
@@ -65,6 +66,8 @@ class Stored:
 
         :raises ModelError: if the file is not what the card says, or names a type that is not ours.
         """
+        from skops.io import get_untrusted_types, loads
+
         data = self._read(SKOPS)
         strange = sorted(set(get_untrusted_types(data=data)) - _TRUSTED)
         if strange:
@@ -85,6 +88,15 @@ class Stored:
         :raises ModelError: if the file is not what the card says.
         """
         return Scorer(self._read(ONNX), self.card.features)
+
+    def read(self, name: str) -> bytes:
+        """Return a file of the version, found whole.
+
+        :raises ModelError: if it is not what the card says; the card itself was checked before.
+        """
+        if name == CARD:
+            return (self.folder / CARD).read_bytes()
+        return self._read(name)
 
     def _read(self, name: str) -> bytes:
         path = self.folder / name
@@ -108,6 +120,10 @@ def write(
 
     :param data: times and rows that it was trained from.
     """
+    from skops.io import dumps
+
+    from models.graphs import to_onnx
+
     model, (t_ms, rows) = trained.model, data
     held = {
         "center": model.center,
@@ -133,6 +149,7 @@ def write(
             for low, high in zip(known.min(axis=0), known.max(axis=0), strict=True)
         ),
         parts=trained.parts,
+        usual=tuple(np.median(known, axis=0).tolist()),
         packages={package: version(package) for package in _PACKAGES},
         sha256={file: digest(data) for file, data in files.items()},
     )
@@ -162,6 +179,7 @@ def read(folder: Path, sha256: str) -> Stored:
         raise ModelError(f"{path}: format {fields.get('format')!r}, expected {_FORMAT}")
     fields["features"] = tuple(fields["features"])
     fields["ranges"] = tuple((low, high) for low, high in fields["ranges"])
+    fields["usual"] = tuple(fields.get("usual", ()))
     fields["parts"] = tuple(Part(**part) for part in fields["parts"])
     return Stored(Card(**fields), folder)
 

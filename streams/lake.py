@@ -24,6 +24,7 @@ from deltalake import DeltaTable
 from streams.adapters.lake import TABLES
 from streams.errors import HeadwaterError
 from streams.settings import load
+from streams.topics import LABELS
 
 _CURRENT = """
     SELECT * FROM {table}
@@ -45,6 +46,13 @@ _VIEW = """
 result before a provisional one, the cloud's before an edge's. Of equal ranks, which only
 provisional results have with different content, the one with more readings is the newer. Of a
 window whose definition was changed, ``definition`` is the name in the settings."""
+_LABELS_SAID = "labels_said"
+_LABELS_VIEW = f"""
+    CREATE TEMP VIEW {LABELS} AS SELECT * FROM (
+        SELECT * FROM {_LABELS_SAID}
+        QUALIFY row_number() OVER (PARTITION BY id ORDER BY kafka_offset DESC) = 1
+    ) WHERE NOT removed
+"""  # noqa: S608 names of ours
 _VIEWS = {
     "windows": ("aggregates", "tenant, device"),
     "groups": ("rollups", 'tenant, rollup, "group"'),
@@ -58,7 +66,8 @@ def sql(
 
     Its tables are ``readings``, ``aggregates``, ``rollups``, ``anomalies`` and ``late``. Two
     views hold each window once, in its current revision, without those that were retracted:
-    ``windows`` of ``aggregates``, ``groups`` of ``rollups``.
+    ``windows`` of ``aggregates``, ``groups`` of ``rollups``. The view ``labels`` holds each label
+    once, without those that were taken back.
 
     :returns: a ``pyarrow.Table``.
     :raises HeadwaterError: if the lake is empty, or the query is wrong.
@@ -72,7 +81,10 @@ def sql(
     connection = duckdb.connect()
     try:
         for name in present:
-            connection.register(name, DeltaTable(folder / name).to_pyarrow_dataset())
+            source = _LABELS_SAID if name == LABELS else name
+            connection.register(source, DeltaTable(folder / name).to_pyarrow_dataset())
+        if LABELS in present:
+            connection.execute(_LABELS_VIEW)
         for view, (table, series) in _VIEWS.items():
             if table in present:
                 current = _CURRENT.format(table=table, series=series)
@@ -125,6 +137,15 @@ def groups(*, history: bool = False, **where: Any) -> Any:
 def anomalies(**where: Any) -> Any:
     """Return scored readings at or over the emission bound, in order of event time."""
     return _select("anomalies", "t_ms", where)
+
+
+def labels(**where: Any) -> Any:
+    """Return what operators said of series and still holds, in order of its beginning: ``kind`` is
+    ``not-an-anomaly`` or ``missed``.
+
+    :param where: as :func:`readings`; times are those of the beginning.
+    """
+    return _select("labels", "since_ms", where)
 
 
 def _select(table: str, time: str, where: dict[str, Any]) -> Any:

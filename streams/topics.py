@@ -27,6 +27,8 @@ ALERT_GROUPS = "alert.groups"
 DELIVERIES = "deliveries"
 SILENCES = "silences"
 CONFIG = "config"
+LABELS = "labels"
+MODEL_TRIALS = "model.trials"
 
 _HOUR_MS = 3_600_000
 _SEGMENT_HOURS = 336
@@ -86,6 +88,8 @@ def specs(settings: Topics) -> list[TopicSpec]:
         ALERT_GROUPS: log_time,
         SILENCES: compacted,
         CONFIG: compacted,
+        LABELS: compacted,
+        MODEL_TRIALS: compacted,
         DELIVERIES: {**compacted, "message.timestamp.type": "LogAppendTime"},
     }
     return [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,33 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from streams import lake
+from streams.core.feedback import MISSED
 from streams.errors import HeadwaterError
 from streams.sim.nab import to_ms
+from streams.topics import LABELS
 
 _TIMES = ("timestamp", "t_ms", "time", "datetime", "ts")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """``t_ms`` int64[n], and ``rows`` float64[n, features], NaN where a feature is missing."""
+    """``t_ms`` int64[n], and ``rows`` float64[n, features], NaN where a feature is missing.
+
+    ``labels`` counts what operators said of it, by kind.
+    """
 
     features: tuple[str, ...]
     t_ms: NDArray[np.int64]
     rows: NDArray[np.float64]
+    labels: Mapping[str, int] = field(default_factory=dict)
 
 
 def from_lake(
     metrics: Sequence[str], device: str, every_ms: int, *, root: Path | None = None, **where: Any
 ) -> Table:
     """Return the means of a device's metrics in steps of *every_ms*.
+
+    Steps that touch what operators have labelled as ``missed`` are left out: they are not healthy.
 
     :param where: as :func:`streams.lake.readings`.
     :raises HeadwaterError: if the lake has none of one of the metrics.
@@ -56,7 +65,21 @@ def from_lake(
         count = np.bincount(at, minlength=len(every))
         total = np.bincount(at, value[known], minlength=len(every))
         np.divide(total, count, out=rows[:, k], where=count > 0)
-    return Table(tuple(metrics), every * every_ms, rows)
+    said = _labels(metrics, device, root)
+    t_ms = every * every_ms
+    healthy = np.ones(len(t_ms), np.bool_)
+    for one in said:
+        if one["kind"] == MISSED:
+            healthy &= (t_ms + every_ms <= one["since_ms"]) | (t_ms >= one["until_ms"])
+    counts = Counter(one["kind"] for one in said)
+    return Table(tuple(metrics), t_ms[healthy], rows[healthy], counts)
+
+
+def _labels(metrics: Sequence[str], device: str, root: Path | None) -> list[dict[str, Any]]:
+    if LABELS not in lake.tables(root=root):
+        return []
+    found = lake.labels(device=device, root=root).to_pylist()
+    return [one for one in found if one["metric"] in metrics]
 
 
 def from_file(path: Path, features: Sequence[str]) -> Table:

@@ -1,4 +1,4 @@
-"""The worker process: the agents on ``readings`` and on ``twin.updates``."""
+"""The worker process: the agents on ``readings`` and ``twin.updates``, and that of models."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from functools import partial
 from streams.adapters.config_log import Documents, begin
 from streams.agents.host import HostOptions
 from streams.agents.readings import make_readings
+from streams.agents.scoring import make_scoring
 from streams.agents.twins import make_twins
 from streams.app import AgentSpec, AppSpec, build, run
 from streams.log import configure
 from streams.settings import Settings
-from streams.topics import READINGS, TWIN_UPDATES
+from streams.topics import AGGREGATES, READINGS, TWIN_UPDATES
 
 
 def main(settings: Settings) -> None:
@@ -20,18 +21,21 @@ def main(settings: Settings) -> None:
     configure(settings.log, "worker")
     documents = Documents()
     asyncio.run(begin(settings, documents, note=True))
+    agents = [
+        AgentSpec(
+            READINGS,
+            make_readings(settings, documents),
+            partial(documents.learn, settings.kafka),
+        ),
+        AgentSpec(TWIN_UPDATES, make_twins(settings)),
+    ]
+    if settings.scoring:
+        agents.append(AgentSpec(AGGREGATES, make_scoring(settings)))
     spec = AppSpec(
         name="worker",
         id=settings.worker.id,
         instance_id=settings.worker.instance_id,
-        agents=[
-            AgentSpec(
-                READINGS,
-                make_readings(settings, documents),
-                partial(documents.learn, settings.kafka),
-            ),
-            AgentSpec(TWIN_UPDATES, make_twins(settings)),
-        ],
+        agents=agents,
         ops_port=settings.ops.worker_port,
         store=settings.worker.store,
         standbys=settings.worker.standbys,

@@ -3,7 +3,7 @@
 A *slow* level and its spread, a *near* one, a profile of the day and week, and from the gaps to
 them the means and noises that the channels look at. All follow exponentially weighted; what a
 reading may teach is clipped at three spreads (Huber 1964), so that an anomaly hardly becomes
-usual. A level that stays away for ``_ACCEPTED_AFTER`` readings is taken as the new one, and the
+usual. A level that stays away for ``ACCEPTED_AFTER`` readings is taken as the new one, and the
 season moves with it.
 
 Cost: 22 numbers per series, and the profile.
@@ -26,34 +26,35 @@ Int64 = NDArray[np.int64]
 
 CELLS = 22
 SEEN, LAST, TIME, SLOW, NEAR = range(5)
+SLOW_SPREAD, NEAR_SPREAD = 5, 6
 _LEVELS, _SPREADS = slice(3, 5), slice(5, 7)
 MEAN, VARIANCE = 7, 8
 _FOLLOWED = slice(9, 16)
-_SEASON_SPREAD, _SEASON_ERROR, _LEVEL_ERROR, _SHIFT, _DRIFT, _NOISE, _USUAL_NOISE = range(9, 16)
-RUN, INTERVAL, LOW, HIGH, _DWELL, _ANCHOR = range(16, 22)
+SEASON_SPREAD, SEASON_ERROR, LEVEL_ERROR, SHIFT, DRIFT, NOISE, USUAL_NOISE = range(9, 16)
+RUN, INTERVAL, LOW, HIGH, DWELL, ANCHOR = range(16, 22)
 
-_GAUSS = 1.2533141373155001
+GAUSS = 1.2533141373155001
 """sqrt(pi/2): turns a mean absolute deviation into a standard deviation, for Gaussian noise."""
-_CLIP = 3.0
-_UNCLIPPED = 8
+CLIP = 3.0
+UNCLIPPED = 8
 """Readings that are learnt without clipping, while there is no spread yet."""
-_RELATIVE = 1e-9
-_DEVIATION_SHARE = 0.03
+RELATIVE = 1e-9
+DEVIATION_SHARE = 0.03
 """A spread is at least this share of the plain standard deviation: a series that is flat but for
 its spikes has their size as its measure."""
-_NEAR_HALF_LIFE = 16.0
-_MIDDLE_HALF_LIFE = 24.0
+NEAR_HALF_LIFE = 16.0
+MIDDLE_HALF_LIFE = 24.0
 """Of shift and noise."""
-_DAYS_HALF_LIVES, _ANCHOR_HALF_LIVES = 2.0, 8.0
+DAYS_HALF_LIVES, ANCHOR_HALF_LIVES = 2.0, 8.0
 """Drift is the mean over two half-lives against a level over eight."""
-_SHIFT_CLIP, _NOISE_CLIP, _ERROR_CLIP = 4.0, 6.0, 5.0
-_NOISE_FLOOR = 0.05
-_SEASON_AFTER_DAYS = 1.5
-_SEASON_GAIN = 0.8
+SHIFT_CLIP, NOISE_CLIP, ERROR_CLIP = 4.0, 6.0, 5.0
+NOISE_FLOOR = 0.05
+SEASON_AFTER_DAYS = 1.5
+SEASON_GAIN = 0.8
 """A season is believed if its errors are at most this share of the level's."""
-_ACCEPTED_AFTER = 256.0
-_INTERVAL_STEP = 0.05
-_INTERVAL_MIN_MS = 1_000.0
+ACCEPTED_AFTER = 256.0
+INTERVAL_STEP = 0.05
+INTERVAL_MIN_MS = 1_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,11 @@ class Baselines:
     def __init__(self, half_life: float, min_spread: float) -> None:
         self.profile = Profile()
         self._min_spread = min_spread
-        slow, middle = alpha(half_life), alpha(_MIDDLE_HALF_LIFE)
+        slow, middle = alpha(half_life), alpha(MIDDLE_HALF_LIFE)
         self._slow = slow
-        self._rates = np.asarray([[slow], [alpha(_NEAR_HALF_LIFE)]])
-        drift = alpha(_DAYS_HALF_LIVES * half_life)
-        self._anchor = alpha(_ANCHOR_HALF_LIVES * half_life)
+        self._rates = np.asarray([[slow], [alpha(NEAR_HALF_LIFE)]])
+        drift = alpha(DAYS_HALF_LIVES * half_life)
+        self._anchor = alpha(ANCHOR_HALF_LIVES * half_life)
         self._followed = np.asarray([[slow], [slow], [slow], [middle], [drift], [middle], [slow]])
 
     def look(self, c: Float64, s: Int32, t_ms: Int64, x: Float64) -> Look:
@@ -87,31 +88,31 @@ class Baselines:
         count = c[SEEN]
         first = count == 0
         if first.any():
-            for row in (SLOW, NEAR, MEAN, LOW, HIGH, _ANCHOR):
+            for row in (SLOW, NEAR, MEAN, LOW, HIGH, ANCHOR):
                 c[row, first] = x[first]
             c[TIME, first] = t_ms[first]
         slow = c[SLOW]
-        floor = np.maximum(_RELATIVE * np.abs(slow), _DEVIATION_SHARE * np.sqrt(c[VARIANCE]))
+        floor = np.maximum(RELATIVE * np.abs(slow), DEVIATION_SHARE * np.sqrt(c[VARIANCE]))
         floor = np.maximum(floor, max(self._min_spread, 1e-30))
         gap, spread = x - c[_LEVELS], np.maximum(c[_SPREADS], floor)
-        interval = np.maximum(c[INTERVAL], _INTERVAL_MIN_MS)
+        interval = np.maximum(c[INTERVAL], INTERVAL_MIN_MS)
         per_day = DAY_MS / interval
         usual = self.profile.look(s, t_ms)
-        seasonal = (count > _SEASON_AFTER_DAYS * per_day) & (
-            c[_SEASON_ERROR] < _SEASON_GAIN * c[_LEVEL_ERROR]
+        seasonal = (count > SEASON_AFTER_DAYS * per_day) & (
+            c[SEASON_ERROR] < SEASON_GAIN * c[LEVEL_ERROR]
         )
         of_season = usual.value(c[NEAR])
-        season_spread = np.maximum(usual.spread_or(np.maximum(c[_SEASON_SPREAD], floor)), floor)
+        season_spread = np.maximum(usual.spread_or(np.maximum(c[SEASON_SPREAD], floor)), floor)
         expected = np.where(seasonal, of_season, slow)
         usual_spread = np.where(seasonal, season_spread, spread[0])
         rate = np.maximum(self._followed[3:6], 1.0 / (count + 1.0))
         pull = np.empty((3, len(x)))
-        pull[0], pull[1] = (x - expected) / usual_spread, (x - c[_ANCHOR]) / spread[0]
-        np.clip(pull[:2], -_SHIFT_CLIP, _SHIFT_CLIP, out=pull[:2])
-        pull[2] = np.minimum(np.abs(gap[1]) / spread[1], _NOISE_CLIP)
+        pull[0], pull[1] = (x - expected) / usual_spread, (x - c[ANCHOR]) / spread[0]
+        np.clip(pull[:2], -SHIFT_CLIP, SHIFT_CLIP, out=pull[:2])
+        pull[2] = np.minimum(np.abs(gap[1]) / spread[1], NOISE_CLIP)
         # These three are learnt before they are looked at: the reading itself is part of them.
-        means = c[_SHIFT : _NOISE + 1] + rate * (pull - c[_SHIFT : _NOISE + 1])
-        c[_SHIFT : _NOISE + 1] = means
+        means = c[SHIFT : NOISE + 1] + rate * (pull - c[SHIFT : NOISE + 1])
+        c[SHIFT : NOISE + 1] = means
         c[RUN] = np.where((x == c[LAST]) & ~first, c[RUN] + 1.0, 0.0)
         width = np.maximum(c[HIGH] - c[LOW], floor)
         outside = np.maximum(np.maximum(x - c[HIGH], c[LOW] - x), 0.0) / width
@@ -125,10 +126,10 @@ class Baselines:
             seasonal=seasonal,
             shift=means[0],
             drift=means[1],
-            noise=np.log((means[2] + _NOISE_FLOOR) / (c[_USUAL_NOISE] + _NOISE_FLOOR)),
+            noise=np.log((means[2] + NOISE_FLOOR) / (c[USUAL_NOISE] + NOISE_FLOOR)),
             run=c[RUN],
             waited=np.where(count > 2, np.maximum(t_ms - c[TIME], 0.0) / interval, 0.0),
-            beyond=np.where(count > _UNCLIPPED, outside, 0.0),
+            beyond=np.where(count > UNCLIPPED, outside, 0.0),
         )
         return Look(moment, expected, usual_spread, floor, usual, per_day)
 
@@ -136,22 +137,22 @@ class Baselines:
         """Take the readings into the cells, in place."""
         at, count = look.moment, c[SEEN]
         met = 1.0 / (count + 1.0)
-        early = count < _UNCLIPPED
+        early = count < UNCLIPPED
         gap = np.stack([at.level_gap, at.near_gap])
         spread = np.stack([at.level_spread, at.near_spread])
-        gap = np.where(early, gap, np.clip(gap, -_CLIP * spread, _CLIP * spread))
+        gap = np.where(early, gap, np.clip(gap, -CLIP * spread, CLIP * spread))
         slow = np.maximum(self._slow, met)
         # The first reading sets the levels; it says nothing about spreads.
         slow_but_first = np.where(count == 0, 0.0, slow)
         c[_LEVELS] += np.maximum(self._rates, met) * gap
-        c[_SPREADS] += slow_but_first * (np.abs(gap) * _GAUSS - c[_SPREADS])
+        c[_SPREADS] += slow_but_first * (np.abs(gap) * GAUSS - c[_SPREADS])
         from_mean = x - c[MEAN]
         c[VARIANCE] += slow_but_first * (from_mean * from_mean - c[VARIANCE])
         c[MEAN] += slow * from_mean
-        bound = _SHIFT_CLIP * at.level_spread
-        from_anchor = x - c[_ANCHOR]
+        bound = SHIFT_CLIP * at.level_spread
+        from_anchor = x - c[ANCHOR]
         from_anchor = np.where(early, from_anchor, np.clip(from_anchor, -bound, bound))
-        c[_ANCHOR] += np.maximum(self._anchor, met) * from_anchor
+        c[ANCHOR] += np.maximum(self._anchor, met) * from_anchor
         self._follow(c, look, spread, met)
         self._profile_learns(c, s, x, look)
         self._accept(c, s, x, look)
@@ -165,40 +166,40 @@ class Baselines:
         error = np.abs(at.season_gap)
         # What the season claims counts in full, as its error or as the level's; a spike does not.
         claimed = np.abs(at.season_gap - at.level_gap)
-        most = _ERROR_CLIP * spread[0] + np.where(known, claimed, 0.0)
+        most = ERROR_CLIP * spread[0] + np.where(known, claimed, 0.0)
         bound = np.where(
-            c[_SEASON_SPREAD] > 0, _CLIP * np.maximum(c[_SEASON_SPREAD], look.floor), np.inf
+            c[SEASON_SPREAD] > 0, CLIP * np.maximum(c[SEASON_SPREAD], look.floor), np.inf
         )
-        target = np.stack([np.minimum(error, bound) * _GAUSS, np.minimum(error, most)])
+        target = np.stack([np.minimum(error, bound) * GAUSS, np.minimum(error, most)])
         rate = np.maximum(self._slow, met)
-        rows = slice(_SEASON_SPREAD, _SEASON_ERROR + 1)
+        rows = slice(SEASON_SPREAD, SEASON_ERROR + 1)
         c[rows] += np.where(known, rate, 0.0) * (target - c[rows])
-        c[_LEVEL_ERROR] += rate * (np.minimum(np.abs(at.level_gap), most) - c[_LEVEL_ERROR])
-        newest = np.minimum(np.abs(at.near_gap) / spread[1], _NOISE_CLIP)
-        c[_USUAL_NOISE] += rate * (newest - c[_USUAL_NOISE])
+        c[LEVEL_ERROR] += rate * (np.minimum(np.abs(at.level_gap), most) - c[LEVEL_ERROR])
+        newest = np.minimum(np.abs(at.near_gap) / spread[1], NOISE_CLIP)
+        c[USUAL_NOISE] += rate * (newest - c[USUAL_NOISE])
 
     def _profile_learns(self, c: Float64, s: Int32, x: Float64, look: Look) -> None:
-        move = _CLIP * np.maximum(look.moment.level_spread, look.floor)
+        move = CLIP * np.maximum(look.moment.level_spread, look.floor)
         bounds = Bounds(look.per_day, move, look.moment.season_spread)
         self.profile.learn(s, look.usual, x, look.moment.season_gap, bounds)
 
     def _accept(self, c: Float64, s: Int32, x: Float64, look: Look) -> None:
         """Take a level that stays away as the new one."""
         away = (x - look.expected) / look.spread
-        dwell = np.where(away >= _CLIP, np.maximum(c[_DWELL], 0.0) + 1.0, 0.0)
-        c[_DWELL] = np.where(away <= -_CLIP, np.minimum(c[_DWELL], 0.0) - 1.0, dwell)
-        settled = np.flatnonzero(np.abs(c[_DWELL]) >= _ACCEPTED_AFTER)
+        dwell = np.where(away >= CLIP, np.maximum(c[DWELL], 0.0) + 1.0, 0.0)
+        c[DWELL] = np.where(away <= -CLIP, np.minimum(c[DWELL], 0.0) - 1.0, dwell)
+        settled = np.flatnonzero(np.abs(c[DWELL]) >= ACCEPTED_AFTER)
         if len(settled):
             by = c[NEAR, settled] - look.expected[settled]
             c[SLOW, settled] += by
-            c[_ANCHOR, settled] += by
+            c[ANCHOR, settled] += by
             self.profile.shift(s[settled], by)
-            c[_DWELL, settled] = 0.0
+            c[DWELL, settled] = 0.0
 
     def _wait(self, c: Float64, t_ms: Int64) -> None:
         count, interval = c[SEEN], c[INTERVAL]
         waited = np.maximum(t_ms - c[TIME], 0.0)
-        move = _INTERVAL_STEP * np.clip(waited - interval, -0.5 * interval, 0.5 * interval)
+        move = INTERVAL_STEP * np.clip(waited - interval, -0.5 * interval, 0.5 * interval)
         c[INTERVAL] = np.where(count <= 1, waited, interval + move)
         c[TIME] = t_ms
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.core import baselines, channels, tails
+from models.core import baselines, channels, single, tails
 from models.core.baselines import HIGH, INTERVAL, LOW, SEEN, Baselines
 from models.core.channels import Channel
 from models.core.rounds import rounds
@@ -37,6 +37,8 @@ Int64 = NDArray[np.int64]
 _VALUE_MAX = 1e100
 _STATISTIC_MAX = 1e6
 _RANGE_SHARE = 0.25
+_FEW = 6
+"""Rows of a round up to which each by itself is cheaper than columns."""
 _DECADES = float(1.0 / np.log(10.0))
 TELLING = 9.0
 """Surprise from which a channel counts as strange, in ``since_ms`` and in words."""
@@ -72,9 +74,9 @@ class Examined:
     since_ms: Float64
     details: Float64
 
-    def why(self, row: int) -> str:
-        """Return in words what is strange about a reading: its telling channels, the strangest
-        first, or else the strangest alone."""
+    def why(self, row: int, unit: str = "") -> str:
+        """Return in words what is strange about a reading, with numbers in its *unit*: its telling
+        channels, the strangest first, or else the strangest alone."""
         run, waited_ms, interval_ms, low, high, noise = self.details[:, row].tolist()
         found = Finding(
             t_ms=int(self.t_ms[row]),
@@ -86,6 +88,7 @@ class Examined:
             low=low,
             high=high,
             noise=noise,
+            unit=unit,
         )
         surprise = self.surprise[:, row]
         order = np.argsort(-surprise, kind="stable").tolist()
@@ -101,11 +104,17 @@ class Ensemble:
     the same, to the bit, however the readings are batched.
 
     :param chosen: the channels to use, all by default.
+    :param few: series in a round up to which each is scored by itself, in plain numbers.
     """
 
     NAME = "ensemble/1"
 
-    def __init__(self, params: EnsembleParams, chosen: Sequence[Channel] = channels.ALL) -> None:
+    def __init__(
+        self,
+        params: EnsembleParams,
+        chosen: Sequence[Channel] = channels.ALL,
+        few: int = _FEW,
+    ) -> None:
         self._channels = tuple(chosen)
         self.names = tuple(channel.name for channel in chosen)
         k = len(self._channels)
@@ -121,6 +130,9 @@ class Ensemble:
         self._base, self._tails = slice(begin), slice(begin, begin + tails.CELLS * k)
         self._since = slice(self._tails.stop, self._tails.stop + k)
         self._cells = np.empty((self._since.stop, 0))
+        self._rates = single.Rates(params.half_life, params.min_spread)
+        self._single_tails = single.Tails(chosen, float(params.warmup), begin)
+        self._few = few if single.NAMES.issuperset(self.names) else 0
 
     def grow(self, series: int) -> None:
         """Make room for series indices below *series*; new ones know nothing."""
@@ -164,8 +176,45 @@ class Ensemble:
         finite = np.isfinite(value)
         rows = None if finite.all() else np.flatnonzero(finite)
         for part in rounds(series if rows is None else series[rows]):
-            self._round(series, part if rows is None else rows[part], found)
+            at = part if rows is None else rows[part]
+            if len(at) > self._few:
+                self._round(series, at, found)
+            else:
+                for row in at.tolist():
+                    self._single(int(series[row]), row, found)
         return found
+
+    def _single(self, s: int, row: int, found: Examined) -> None:
+        """Score and learn one row: as :meth:`_round`, in plain numbers."""
+        t_ms, profile = int(found.t_ms[row]), self._baselines.profile
+        x = min(max(float(found.value[row]), -_VALUE_MAX), _VALUE_MAX)
+        c = self._cells[:, s].tolist()
+        look = single.look(c, (s, t_ms, x), profile, self._rates)
+        given = look.statistics()
+        details = (
+            look.run,
+            look.waited * c[INTERVAL],
+            c[INTERVAL],
+            c[LOW],
+            c[HIGH],
+            look.noise,
+        )
+        statistic = [given[name] for name in self.names]
+        surprise = self._single_tails.judge(c, statistic, _STATISTIC_MAX)
+        since = [
+            (held if held > 0.0 else float(t_ms)) if much >= TELLING else 0.0
+            for held, much in zip(c[self._since], surprise, strict=True)
+        ]
+        c[self._since] = since
+        strangest = max(surprise)
+        if self.names[-1] == channels.Range.name:
+            strangest += _RANGE_SHARE * surprise[-1]
+        found.score[row] = min(strangest * _DECADES, SCORE_MAX)
+        found.expected[row], found.spread[row] = look.expected, look.spread
+        found.surprise[:, row], found.since_ms[:, row] = surprise, since
+        found.details[:, row] = details
+        single.learn(c, (s, t_ms, x), look, profile, self._rates)
+        self._cells[:, s] = c
 
     def _round(self, series: Int32, at: Int64, found: Examined) -> None:
         """Score and learn rows *at*, which hold each series at most once."""
@@ -177,7 +226,7 @@ class Ensemble:
         np.minimum(statistic, _STATISTIC_MAX, out=statistic)
         state = c[self._tails].reshape(tails.CELLS, len(self._channels), len(at))
         speaks = c[SEEN] >= self._warm
-        surprise = np.where(speaks, tails.surprise(state, statistic, self._priors), 0.0)
+        surprise = np.where(speaks, tails.surprise(state, statistic, self._priors, c[SEEN]), 0.0)
         since = c[self._since]
         since[:] = np.where(surprise >= TELLING, np.where(since > 0, since, t_ms), 0.0)
         found.score[at] = self._combined(surprise)

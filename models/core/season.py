@@ -23,21 +23,23 @@ Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
 DAY_MS = 86_400_000
-_SLOTS = 48
-_HOURS = 168
-_SLOT_MS = DAY_MS // _SLOTS
-_HOUR_MS = 3_600_000
-_WEEK_MS = 7 * DAY_MS
-_DAY_MEMORY = 4.0
+SLOTS = 48
+HOURS = 168
+SLOT_MS = DAY_MS // SLOTS
+HOUR_MS = 3_600_000
+WEEK_MS = 7 * DAY_MS
+DAY_MEMORY = 4.0
 """Days over which a half hour follows."""
-_WEEK_MEMORY = 3.0
+WEEK_MEMORY = 3.0
 """Weeks over which an hour of the week follows."""
-_SPREAD_MEMORY = 10.0
-_WEEK_DOUBT = 6.0
+SPREAD_MEMORY = 10.0
+WEEK_DOUBT = 6.0
 """Visits after which an hour of the week counts for half of what it has shown."""
-_SPREAD_DOUBT = 4.0
-_COUNT_MAX = 65_535
-_GAUSS = 1.2533141373155001
+SPREAD_DOUBT = 4.0
+SPREAD_KNOWN = 20.0
+"""Visits of a half hour beyond which more do not make its spread surer."""
+COUNT_MAX = 65_535
+GAUSS = 1.2533141373155001
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,12 @@ class Usual:
     def value(self, level: Float64) -> Float64:
         """Return what is usual, float64[n]; *level* where nothing is known yet."""
         base = np.where(self.known > 0, self.of_day, level)
-        return base + self.of_week * (self.week_known / (self.week_known + _WEEK_DOUBT))
+        return base + self.of_week * (self.week_known / (self.week_known + WEEK_DOUBT))
 
     def spread_or(self, overall: Float64) -> Float64:
         """Return the spread of this half hour, leaning on the *overall* one while it is new."""
-        weight = np.minimum(self.known, 20.0)
-        return (self.spread * weight + _SPREAD_DOUBT * overall) / (weight + _SPREAD_DOUBT)
+        weight = np.minimum(self.known, SPREAD_KNOWN)
+        return (self.spread * weight + SPREAD_DOUBT * overall) / (weight + SPREAD_DOUBT)
 
 
 class Profile:
@@ -69,11 +71,11 @@ class Profile:
     def __init__(self) -> None:
         self._held = 0
         self._state: dict[str, NDArray[Any]] = {
-            "day": np.empty((0, _SLOTS)),
-            "day_spread": np.empty((0, _SLOTS)),
-            "day_count": np.empty((0, _SLOTS), np.uint16),
-            "week": np.empty((0, _HOURS)),
-            "week_count": np.empty((0, _HOURS), np.uint16),
+            "day": np.empty((0, SLOTS)),
+            "day_spread": np.empty((0, SLOTS)),
+            "day_count": np.empty((0, SLOTS), np.uint16),
+            "week": np.empty((0, HOURS)),
+            "week_count": np.empty((0, HOURS), np.uint16),
         }
 
     def grow(self, series: int) -> None:
@@ -88,8 +90,8 @@ class Profile:
 
     def look(self, series: Int32, t_ms: Int64) -> Usual:
         """Return what is held for the bins of *t_ms*."""
-        slot = t_ms // _SLOT_MS % _SLOTS
-        hour = t_ms % _WEEK_MS // _HOUR_MS
+        slot = t_ms // SLOT_MS % SLOTS
+        hour = t_ms % WEEK_MS // HOUR_MS
         at = self._state
         return Usual(
             slot,
@@ -110,26 +112,26 @@ class Profile:
         """
         at, per_day = self._state, bounds.per_day
         known, week_known = usual.known, usual.week_known
-        visits = np.maximum(per_day / _SLOTS, 1.0)
+        visits = np.maximum(per_day / SLOTS, 1.0)
         met = 1.0 / (known + 1.0)
         gap = value - usual.of_day
         gap = np.where(known > 0, np.clip(gap, -bounds.move, bounds.move), gap)
         at["day"][series, usual.slot] = (
-            usual.of_day + np.maximum(met, 1.0 / (_DAY_MEMORY * visits)) * gap
+            usual.of_day + np.maximum(met, 1.0 / (DAY_MEMORY * visits)) * gap
         )
-        size = np.minimum(np.abs(error), 3.0 * bounds.spread) * _GAUSS - usual.spread
-        rate = np.where(known > 0, np.maximum(met, 1.0 / (_SPREAD_MEMORY * visits)), 0.0)
+        size = np.minimum(np.abs(error), 3.0 * bounds.spread) * GAUSS - usual.spread
+        rate = np.where(known > 0, np.maximum(met, 1.0 / (SPREAD_MEMORY * visits)), 0.0)
         at["day_spread"][series, usual.slot] = usual.spread + rate * size
         visits = np.maximum(per_day / 24.0, 1.0)
-        rate = np.maximum(1.0 / (week_known + 1.0), 1.0 / (_WEEK_MEMORY * visits))
+        rate = np.maximum(1.0 / (week_known + 1.0), 1.0 / (WEEK_MEMORY * visits))
         rest = np.clip(
             np.where(known > 0, value - usual.of_day, 0.0) - usual.of_week,
             -bounds.move,
             bounds.move,
         )
         at["week"][series, usual.hour] = usual.of_week + rate * rest
-        at["day_count"][series, usual.slot] = np.minimum(known + 1.0, _COUNT_MAX)
-        at["week_count"][series, usual.hour] = np.minimum(week_known + 1.0, _COUNT_MAX)
+        at["day_count"][series, usual.slot] = np.minimum(known + 1.0, COUNT_MAX)
+        at["week_count"][series, usual.hour] = np.minimum(week_known + 1.0, COUNT_MAX)
 
     def shift(self, series: Int32, by: Float64) -> None:
         """Move the whole day of some series: their level has changed for good."""

@@ -5,7 +5,9 @@ stochastic approximation of the quantile (Robbins and Monro 1951), and mean and 
 what lay beyond, from which follows a generalised Pareto distribution by the method of moments
 (Hosking and Wallis 1987). A reading beyond ``u`` has the probability that this tail gives it, as
 in SPOT (Siffer et al., KDD 2017); below ``u`` the surprise runs straight from nothing, as nobody
-is alerted by what happens twice in a hundred readings.
+is alerted by what happens twice in a hundred readings. What moves slowly exceeds a value rarely and
+then for long: so its probability is told per event rather than per reading, by as much as what the
+series has shown outweighs what is usual.
 
 Works for statistics of any scale and shape, after a few hundred readings. A new series has the
 tail that is usual for its kind of statistic, and what it shows itself counts more and more. Does
@@ -25,24 +27,24 @@ Bool = NDArray[np.bool_]
 
 CELLS = 4
 """Rows of state per statistic: threshold, mean and mean square of the excess, how many."""
-_SHARE = 0.02
+SHARE = 0.02
 """How often a statistic is beyond its threshold."""
-SURPRISE_AT_THRESHOLD = float(-np.log(_SHARE))
-_STEP = 1.0
-_MEMORY = 8_000.0
+SURPRISE_AT_THRESHOLD = float(-np.log(SHARE))
+STEP = 1.0
+MEMORY = 8_000.0
 """Readings over which the threshold follows."""
-_EXCESS_MEMORY = 200.0
+EXCESS_MEMORY = 200.0
 """Excesses over which the tail follows."""
-_EXCESS_MAX = 30.0
+EXCESS_MAX = 30.0
 """An excess counts as at most so many thresholds, so that one reading is not the whole tail."""
-_PRIOR_WEIGHT = 20.0
+PRIOR_WEIGHT = 20.0
 """A new tail counts as so many excesses of the mean that is usual for its statistic ..."""
-_PRIOR_SQUARE = 2.4
+PRIOR_SQUARE = 2.4
 """... and of this mean square over squared mean: heavier than an exponential's 2."""
-_SHAPE_MIN, _SHAPE_MAX = -0.05, 0.45
-_SHAPE_LEAST = 1e-3
+SHAPE_MIN, SHAPE_MAX = -0.05, 0.45
+SHAPE_LEAST = 1e-3
 """A shape nearer to 0 counts as this: the formula divides by it."""
-_LEFT_MIN = 0.05
+LEFT_MIN = 0.05
 """Beyond the end of a bounded tail a reading counts as this much within it."""
 
 
@@ -58,6 +60,12 @@ class Priors:
     stride: Float64
     pace: Float64
 
+    @property
+    def rarer(self) -> Float64:
+        """Return the logarithm of the stride, float64[k, 1]: an excess of a slow statistic is one
+        event where a fast one has as many as the stride."""
+        return np.log(self.stride)
+
 
 def fresh(priors: Priors, series: int) -> Float64:
     """Return the state of statistics that have seen nothing: float64[CELLS * k, series]."""
@@ -66,24 +74,27 @@ def fresh(priors: Priors, series: int) -> Float64:
     return cells.reshape(-1, series)
 
 
-def surprise(cells: Float64, statistic: Float64, priors: Priors) -> Float64:
+def surprise(cells: Float64, statistic: Float64, priors: Priors, count: Float64) -> Float64:
     """Return how improbable statistics are, as the negative natural logarithm.
 
     :param cells: float64[CELLS, k, n]. :param statistic: float64[k, n], 0 or more.
+    :param count: float64[n], readings learnt before.
     :returns: float64[k, n], 0 or more.
     """
     u, mean, square, seen = cells
-    weight = seen + _PRIOR_WEIGHT
+    weight = seen + PRIOR_WEIGHT
     usual = priors.excess * (u / priors.floor)
-    mean = (mean * seen + _PRIOR_WEIGHT * usual) / weight
-    square = (square * seen + (_PRIOR_SQUARE * _PRIOR_WEIGHT) * usual * usual) / weight
+    mean = (mean * seen + PRIOR_WEIGHT * usual) / weight
+    square = (square * seen + (PRIOR_SQUARE * PRIOR_WEIGHT) * usual * usual) / weight
     ratio = mean * mean
     ratio = ratio / np.maximum(square - ratio, 1e-12 * ratio)
-    shape = np.clip(0.5 * (1.0 - ratio), _SHAPE_MIN, _SHAPE_MAX)
-    shape = np.where(np.abs(shape) < _SHAPE_LEAST, _SHAPE_LEAST, shape)
+    shape = np.clip(0.5 * (1.0 - ratio), SHAPE_MIN, SHAPE_MAX)
+    shape = np.where(np.abs(shape) < SHAPE_LEAST, SHAPE_LEAST, shape)
     beyond = np.maximum(statistic - u, 0.0) / (mean * (1.0 - shape))
     body = SURPRISE_AT_THRESHOLD * np.minimum(statistic / u, 1.0)
-    found: Float64 = body + np.log(np.maximum(1.0 + shape * beyond, _LEFT_MIN)) / shape
+    tail = np.log(np.maximum(1.0 + shape * beyond, LEFT_MIN)) / shape
+    rarer = priors.rarer * (count / (count + priors.stride * (PRIOR_WEIGHT / SHARE)))
+    found: Float64 = body + tail + np.minimum(rarer, np.maximum(tail, 0.0))
     return found
 
 
@@ -96,15 +107,15 @@ def learn(cells: Float64, statistic: Float64, priors: Priors, count: Float64, sp
     u, mean, square, seen = cells
     due = speaks & (np.remainder(count, priors.stride) == 0.0)
     met = count / priors.stride
-    rate = np.maximum(1.0 / _MEMORY, 1.0 / (met + 8.0)) * (_STEP / _SHARE)
+    rate = np.maximum(1.0 / MEMORY, 1.0 / (met + 8.0)) * (STEP / SHARE)
     step = np.minimum(rate, priors.pace)
     over = statistic > u
-    factor = np.where(over, 1.0 + step * (1.0 - _SHARE), 1.0 - step * _SHARE)
-    excess = np.minimum(statistic - u, _EXCESS_MAX * u)
+    factor = np.where(over, 1.0 + step * (1.0 - SHARE), 1.0 - step * SHARE)
+    excess = np.minimum(statistic - u, EXCESS_MAX * u)
     over &= due
     seen += over
-    share = over / np.maximum(np.minimum(seen, _EXCESS_MEMORY), 1.0)
+    share = over / np.maximum(np.minimum(seen, EXCESS_MEMORY), 1.0)
     mean += share * (excess - mean)
     square += share * (excess * excess - square)
-    np.minimum(seen, _EXCESS_MEMORY, out=seen)
+    np.minimum(seen, EXCESS_MEMORY, out=seen)
     np.maximum(np.where(due, u * factor, u), priors.floor, out=u)

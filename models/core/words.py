@@ -11,7 +11,7 @@ from math import exp, isfinite
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One reading and what was known of its series: times in milliseconds, ``noise`` the
-    logarithm of the newest over the usual, the rest in the series' unit."""
+    logarithm of the newest over the usual, the rest in the series' ``unit``, which may be empty."""
 
     t_ms: int
     value: float
@@ -22,6 +22,7 @@ class Finding:
     low: float
     high: float
     noise: float
+    unit: str = ""
 
 
 def sentence(channels: Sequence[tuple[str, int]], found: Finding) -> str:
@@ -30,16 +31,16 @@ def sentence(channels: Sequence[tuple[str, int]], found: Finding) -> str:
 
 
 def _level(found: Finding, _since_ms: int) -> str:
-    return f"{_difference(found)} the usual {_number(found.expected)}"
+    return f"{_difference(found)} the usual {_amount(found, found.expected)}"
 
 
 def _season(found: Finding, _since_ms: int) -> str:
     at = _time(found.t_ms, "%A %H:00")
-    return f"{_difference(found)} the usual {_number(found.expected)} for {at} UTC"
+    return f"{_difference(found)} the usual {_amount(found, found.expected)} for {at} UTC"
 
 
 def _spike(found: Finding, _since_ms: int) -> str:
-    return f"{_number(found.value)} is far from the readings just before"
+    return f"{_amount(found, found.value)} is far from the readings just before"
 
 
 def _shift(found: Finding, since_ms: int) -> str:
@@ -54,7 +55,7 @@ def _variance(found: Finding, since_ms: int) -> str:
 
 
 def _stuck(found: Finding, _since_ms: int) -> str:
-    return f"exactly {_number(found.value)} for {found.run + 1} readings"
+    return f"exactly {_amount(found, found.value)} for {found.run + 1} readings"
 
 
 def _gap(found: Finding, _since_ms: int) -> str:
@@ -62,11 +63,11 @@ def _gap(found: Finding, _since_ms: int) -> str:
 
 
 def _drift(found: Finding, since_ms: int) -> str:
-    return f"drifting away from the usual {_number(found.expected)}{_since(found, since_ms)}"
+    return f"drifting away from the usual {_amount(found, found.expected)}{_since(found, since_ms)}"
 
 
 def _range(found: Finding, _since_ms: int) -> str:
-    return f"outside of all before, {_number(found.low)} to {_number(found.high)}"
+    return f"outside of all before, {_number(found.low)} to {_amount(found, found.high)}"
 
 
 _WORDS: dict[str, Callable[[Finding, int], str]] = {
@@ -84,7 +85,11 @@ _WORDS: dict[str, Callable[[Finding, int], str]] = {
 
 def _difference(found: Finding) -> str:
     gap = found.value - found.expected
-    return f"{_number(abs(gap))} {'above' if gap >= 0 else 'below'}"
+    return f"{_amount(found, abs(gap))} {'above' if gap >= 0 else 'below'}"
+
+
+def _amount(found: Finding, value: float) -> str:
+    return f"{_number(value)} {found.unit}".rstrip()
 
 
 def _number(value: float) -> str:

@@ -16,15 +16,16 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from streams.adapters import label_log
 from streams.adapters.frames import array_labels, frame_columns, read_stream
 from streams.adapters.reading_records import RecordDecoder, Refused
 from streams.core.engine import LogRows
 from streams.core.readings import ABSENT, Int64, Readings
-from streams.errors import DeliveryError
+from streams.errors import DecodeError, DeliveryError
 from streams.ports import LogRecord
-from streams.topics import AGGREGATES, ANOMALIES, LATE, READINGS, ROLLUPS
+from streams.topics import AGGREGATES, ANOMALIES, LABELS, LATE, READINGS, ROLLUPS
 
-TABLES = (READINGS, AGGREGATES, ROLLUPS, ANOMALIES, LATE)
+TABLES = (READINGS, AGGREGATES, ROLLUPS, ANOMALIES, LATE, LABELS)
 _COMPACT_EVERY = 64
 _OPTIONAL: Mapping[str, pa.DataType] = {
     "quality": pa.uint8(),
@@ -44,7 +45,7 @@ def rows_of(topic: str, record: Any) -> pa.Table:
 
     :raises DecodeError: if the value is no frame.
     """
-    table = read_stream(record.value or b"")
+    table = _label_row(record) if topic == LABELS else read_stream(record.value or b"")
     n = len(table)
     columns = {
         name: pc.cast(table.column(name), pa.string())
@@ -65,6 +66,14 @@ def rows_of(topic: str, record: Any) -> pa.Table:
         columns["row"] = pa.array(np.arange(n, dtype=np.int32))
     columns["day"] = _days(np.full(n, record.timestamp))
     return pa.table(columns).replace_schema_metadata(None)
+
+
+def _label_row(record: Any) -> pa.Table:
+    try:
+        label = label_log.decode(record.value or b"")
+    except ValueError as error:
+        raise DecodeError("bad-label", str(error)) from error
+    return pa.Table.from_pylist([label.as_json()])
 
 
 def readings_of(

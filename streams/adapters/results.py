@@ -27,6 +27,8 @@ from streams.errors import DecodeError
 T = TypeVar("T", WindowResults, Scores, RollupResults)
 
 _EXTRA = "extra"
+_LATER = ("why",)
+"""Columns of text that frames of earlier versions do not have: they are read as empty."""
 _DTYPES: dict[str, Any] = {"Int64": np.int64, "Int32": np.int32, "Float64": np.float64}
 
 
@@ -84,7 +86,7 @@ def _decode(kind: type[T], payload: bytes) -> T:
     table = read_stream(payload)
     try:
         columns: dict[str, Any] = {
-            field.name: column_labels(table.column(field.name))
+            field.name: _labels(table, field.name)
             if field.type == "Labels"
             else numbers(table, field.name, _DTYPES[str(field.type)])
             for field in fields(kind)
@@ -96,3 +98,9 @@ def _decode(kind: type[T], payload: bytes) -> T:
     except (KeyError, pa.ArrowException, TypeError, ValueError) as error:
         raise DecodeError("frame-schema", f"{error}; not a frame of {kind.__name__}") from error
     return kind(**columns)
+
+
+def _labels(table: pa.Table, name: str) -> Labels:
+    if name in _LATER and name not in table.column_names:
+        return Labels.constant("", len(table))
+    return column_labels(table.column(name))

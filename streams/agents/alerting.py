@@ -131,6 +131,7 @@ class AlertLogic:
                 score=float(scores.score[i]),
                 expected=float(scores.expected[i]),
                 spread=float(scores.spread[i]),
+                why=scores.why[i],
             )
             for rule in self._book.rules_for(series):
                 before = self._standing.get((rule.name, series))

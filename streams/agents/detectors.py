@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,50 @@ from streams.settings import Detection
 FIRST_NAME = RobustLevel.NAME
 """Whose state it is where stored state does not say: there was one detector then."""
 Scored = tuple[Float64, Float64, Float64]
+WHY_MAX = 500
+"""Characters that a detector's words about a reading may have; what is beyond is cut off."""
+
+
+class Found(Protocol):
+    """What a detector says of *n* readings: score, expected and spread, float64[n] each."""
+
+    @property
+    def score(self) -> Float64:
+        """0 = as usual, larger = stranger."""
+        ...
+
+    @property
+    def expected(self) -> Float64:
+        """What was usual just before."""
+        ...
+
+    @property
+    def spread(self) -> Float64:
+        """How far from it readings usually were."""
+        ...
+
+    def why(self, row: int, unit: str) -> str:
+        """Return in words what is strange about a reading. Asked for told readings only."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """What a detector without words of its own has found: the distance from what was usual."""
+
+    value: Float64
+    score: Float64
+    expected: Float64
+    spread: Float64
+
+    def why(self, row: int, unit: str) -> str:
+        """Return how far the reading is from what was usual."""
+        value, expected, spread = (
+            float(each[row]) for each in (self.value, self.expected, self.spread)
+        )
+        way = "above" if value >= expected else "below"
+        gap = f"{abs(value - expected):.4g} {unit}".rstrip()
+        return f"{gap} {way} the usual {expected:.4g} ± {spread:.2g} {unit}".rstrip()
 
 
 class Detector(Protocol):
@@ -53,6 +98,14 @@ class Detector(Protocol):
         ...
 
 
+class Examining(Detector, Protocol):
+    """A detector that can also say in words what it found. One of another package need not be."""
+
+    def examine(self, series: Int32, t_ms: Int64, value: Float64) -> Found:
+        """Score and learn readings as :meth:`score` does."""
+        ...
+
+
 class _RobustLevel:
     """:class:`models.core.robust.RobustLevel`, which asks for no time."""
 
@@ -65,8 +118,11 @@ class _RobustLevel:
     def score(self, series: Int32, t_ms: Int64, value: Float64) -> Scored:
         return self._level.score(series, value)
 
+    def examine(self, series: Int32, t_ms: Int64, value: Float64) -> Plain:
+        return Plain(value, *self.score(series, t_ms, value))
 
-def robust_level(settings: Detection) -> Detector:
+
+def robust_level(settings: Detection) -> Examining:
     """Return our small detector.
 
     :raises SettingsError: if options are given: it has none.
@@ -81,7 +137,7 @@ class _Ensemble(Ensemble):
     name = Ensemble.NAME
 
 
-def ensemble(settings: Detection) -> Detector:
+def ensemble(settings: Detection) -> Examining:
     """Return our detector of many kinds of fault, with seasons.
 
     :raises SettingsError: if options are given: it has none.
@@ -95,6 +151,19 @@ def _has_no_options(settings: Detection, name: str) -> None:
         raise SettingsError(f"detection.options: {name} has none; its settings are beside it")
 
 
+@dataclass(frozen=True, slots=True)
+class _Worded:
+    """What was found, checked, with the words of the detector."""
+
+    score: Float64
+    expected: Float64
+    spread: Float64
+    words: Callable[[int, str], str]
+
+    def why(self, row: int, unit: str) -> str:
+        return str(self.words(row, unit))
+
+
 class _Checked:
     """A detector of another package: what it gives is checked."""
 
@@ -104,7 +173,17 @@ class _Checked:
         self.grow, self.state = detector.grow, detector.state
 
     def score(self, series: Int32, t_ms: Int64, value: Float64) -> Scored:
-        found = self._detector.score(series, t_ms, value)
+        return self._checked(value, self._detector.score(series, t_ms, value))
+
+    def examine(self, series: Int32, t_ms: Int64, value: Float64) -> Found:
+        examine = getattr(self._detector, "examine", None)
+        if examine is None:
+            return Plain(value, *self.score(series, t_ms, value))
+        found: Found = examine(series, t_ms, value)
+        scored = self._checked(value, (found.score, found.expected, found.spread))
+        return _Worded(*scored, words=found.why)
+
+    def _checked(self, value: Float64, found: Scored) -> Scored:
         score, expected, spread = (np.asarray(each, np.float64) for each in found)
         if not score.shape == expected.shape == spread.shape == value.shape:
             raise ValueError(f"the detector {self.name} gave other numbers of scores than readings")
@@ -112,10 +191,10 @@ class _Checked:
         return np.clip(np.nan_to_num(score, nan=0.0), 0.0, SCORE_MAX), expected, spread
 
 
-def detector_of(settings: Detection) -> Detector:
+def detector_of(settings: Detection) -> Examining:
     """Return the detector that the settings name.
 
     :raises SettingsError: if it cannot be loaded, or its options are wrong.
     """
-    made: Detector = load(DETECTORS, settings.detector)(settings)
+    made: Examining = load(DETECTORS, settings.detector)(settings)
     return made if require(DETECTORS, settings.detector).is_ours else _Checked(made)

@@ -33,6 +33,8 @@ _IN_SEGMENT = 256
 _AT_ONCE = 1024
 """Devices whose state is taken together: one look over all devices serves for several segments."""
 
+_PER_SERIES = ("over", "shelved_until_ms")
+
 
 @dataclass(frozen=True, slots=True)
 class _Leaving:
@@ -165,7 +167,7 @@ def part_of(engine: StreamEngine, state: State, keep: Int64) -> State:
         **state,
         **part,
         "detector": {name: values[at] for name, values in state["detector"].items()},
-        "over": state["over"][at],
+        **{name: state[name][at] for name in _PER_SERIES if name in state},
         "since": {
             window: [row for row in rows if tuple(row[:2]) in names]
             for window, rows in state["since"].items()

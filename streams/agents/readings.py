@@ -28,20 +28,18 @@ from streams.agents.changing import (
     united,
 )
 from streams.agents.derived import Derivations
-from streams.agents.detectors import FIRST_NAME, detector_of
+from streams.agents.detection import Watch
 from streams.agents.eviction import Eviction
 from streams.agents.shelving import Shelving
 from streams.agents.verdicts import explain_rows
 from streams.agents.window_definitions import definition_of
 from streams.core import snapshots
 from streams.core.classes import Class
-from streams.core.crossings import Crossings
 from streams.core.engine import DeviceRules, Folded, LogRows, StreamEngine
 from streams.core.log_clock import LogClock
-from streams.core.readings import Int64, Labels
+from streams.core.readings import Int64
 from streams.core.registry import FREE, NEVER
 from streams.core.results import Scores, WindowResults
-from streams.core.segments import running_max_before
 from streams.errors import StateError
 from streams.log import get_logger
 from streams.ports import (
@@ -52,7 +50,7 @@ from streams.ports import (
     Segment,
     is_time_marker,
 )
-from streams.settings import Detection, Settings, Window
+from streams.settings import Settings, Window
 from streams.settings.applied import in_force, newest
 from streams.topics import AGGREGATES, ANOMALIES, READINGS
 from streams.version import VERSION
@@ -108,8 +106,7 @@ class ReadingsLogic:
         base = newest(documents.values())
         self._settings = in_force(settings, base)
         self._max_bytes = settings.gateway.max_rejected_bytes
-        self._detection = settings.detection
-        self._watched: dict[str, bool] = {}
+        self.watch = Watch(settings.detection, settings.topics.shards)
         self._clock = LogClock()
         self._stamp = -1
         self._dirty_since = NEVER
@@ -134,9 +131,7 @@ class ReadingsLogic:
         self._eviction.stay()
         self._shelving.attach(self.engine)
         self._derive = Derivations(windows)
-        self.detector = detector_of(settings.detection)
-        self._blank = _knows_nothing(settings.detection)
-        self.crossings = Crossings(settings.detection.emit_score)
+        self.watch.clear()
         self._adopt(settings)
 
     def _adopt(self, settings: Settings) -> None:
@@ -165,6 +160,7 @@ class ReadingsLogic:
             self._read_clock(records[at : at + 1])
             out += self._emit(self.engine.advance(self._clock.now_ms, records[at].offset))
             self._change(records[at])
+            self._label(records[at])
             begin = at + 1
         return out + self._fold_records(records[begin:] if begin else records)
 
@@ -191,14 +187,14 @@ class ReadingsLogic:
         state["clock_ms"] = self._clock.now_ms
         state["config"] = self._course.id_of(shard)
         state["shelves"] = self._shelving.shelves.state(shard)
+        state["labels"] = self.watch.feedback.of_shard(shard)
         return state
 
     def _take(self, devices: Int64) -> dict[str, Any]:
         state = snapshots.take(self.engine, devices)
         series = snapshots.series_of(self.engine, devices)
-        state["detector"] = {n: v[series] for n, v in self.detector.state().items()}
-        state["detector_name"] = self.detector.name
-        state["over"] = self._over()[series]
+        state |= self.watch.take(series)
+        state["shelved_until_ms"] = self._shelving.until_ms(self.engine, series)
         state["since"] = self._told.of_devices(self.engine, devices)
         return state
 
@@ -222,7 +218,7 @@ class ReadingsLogic:
                 if self._course.may_differ:
                     loaded = adapted(loaded, self._windows, self._settings.topics.shards)
                 self._load(shard, loaded)
-                self._shelving.restore(shard, loaded.get("shelves", []))
+                self._shelving.shelves.restore(shard, loaded.get("shelves", []))
                 self.engine.stamps[shard] = stamp
         except ValueError as error:
             raise StateError(f"readings, partition {self._partition}: {error}") from error
@@ -231,13 +227,13 @@ class ReadingsLogic:
 
     def _load(self, shard: int, loaded: dict[str, Any]) -> None:
         self._told.restore(loaded.get("since", {}))
+        if "labels" in loaded:  # Not in the state of devices that were away, nor in older ones.
+            self.watch.feedback.restore(shard, loaded["labels"])
         series = snapshots.put(self.engine, shard, loaded)
         self._grow()
-        # Another detector learns anew; what is over its bound stays so until it says otherwise.
-        if loaded.get("detector_name", FIRST_NAME) == self.detector.name:
-            for name, values in self.detector.state().items():
-                values[series] = loaded["detector"][name]
-        self._over()[series] = loaded["over"]
+        self.watch.put(series, loaded)
+        if "shelved_until_ms" in loaded:
+            self._shelving.learn(self.engine, series, loaded["shelved_until_ms"])
 
     # -- devices that are away (Evicting) --------------------------------------------------
 
@@ -263,10 +259,7 @@ class ReadingsLogic:
         self._told.forget(self.engine.registry.keys_of(devices))
         self._shelving.forget(devices)
         self._grow()
-        series = np.flatnonzero(self.engine.forget(devices))
-        for name, values in self.detector.state().items():
-            values[series] = self._blank[name]
-        self._over()[series] = False
+        self.watch.forget(np.flatnonzero(self.engine.forget(devices)))
         _EVICTED.inc(len(devices))
 
     def segments(self, key: str) -> Sequence[str]:
@@ -318,6 +311,12 @@ class ReadingsLogic:
         np.minimum(self.engine.dirty_since, record.offset, out=self.engine.dirty_since)
         self._dirty_since = min(self._dirty_since, record.offset)
         _log.info("settings changed", partition=self._partition, document=document.id)
+
+    def _label(self, record: LogRecord) -> None:
+        """Heed what an operator said of a series, unless its shard has done so before."""
+        shard = self.watch.hear(record, self.engine.stamps)
+        if shard is not None:
+            self.engine.dirty_since[shard] = min(self.engine.dirty_since[shard], record.offset)
 
     def _rebuild(self, windows: Sequence[Window]) -> None:
         """Put all state into an engine with other windows."""
@@ -416,63 +415,15 @@ class ReadingsLogic:
             )
         ]
 
-    # -- detection ----------------------------------------------------------------------
-
     def _detect(self, folded: Folded) -> list[Produce]:
-        """Score accepted readings, in order of arrival, unless they are behind in event time."""
-        rows, series = folded.rows, folded.series
-        if not len(rows):
+        if not len(folded.rows):
             return []
         self._grow()
-        r, seen = rows.readings, self.engine.registry.series["max_t_ms"]
-        eligible = (folded.verdict == Class.ACCEPTED) & np.isfinite(r.value)
-        before = running_max_before(series, r.t_ms, seen, eligible)
-        np.maximum.at(seen, series[eligible], r.t_ms[eligible])
-        at = np.flatnonzero(eligible & (r.t_ms >= before) & self._is_watched(r.metric))
-        if not len(at):
+        scores = self.watch.scores(folded, self.engine.registry, self._settings.metrics)
+        if scores is None:
             return []
-        score, expected, spread = self.detector.score(series[at], r.t_ms[at], r.value[at])
-        told = self.crossings.tell(series[at], score)
-        if not told.any():
-            return []
-        at, score, expected, spread = at[told], score[told], expected[told], spread[told]
-        _SCORES.inc(len(at))
-        scores = Scores(
-            tenant=r.tenant.take(at).compact(),
-            site=r.site.take(at).compact(),
-            device=r.device.take(at).compact(),
-            metric=r.metric.take(at).compact(),
-            detector=Labels.constant(self.detector.name, len(at)),
-            t_ms=r.t_ms[at],
-            received_ms=r.received_ms[at],
-            kafka_ms=rows.kafka_ms[at],
-            value=r.value[at],
-            score=score,
-            expected=expected,
-            spread=spread,
-            offset=rows.offset[at],
-            row=rows.row[at],
-        )
+        _SCORES.inc(len(scores))
         return [self._frame(ANOMALIES, scores)]
 
-    def _is_watched(self, metric: Labels) -> np.ndarray[Any, Any]:
-        for name in metric.values:
-            if name not in self._watched:
-                self._watched[name] = self._detection.watches(name)
-        flags = np.asarray([self._watched[name] for name in metric.values], np.bool_)
-        return flags[metric.codes]
-
     def _grow(self) -> None:
-        n = self.engine.registry.series.n
-        self.detector.grow(n)
-        self.crossings.grow(n)
-
-    def _over(self) -> np.ndarray[Any, Any]:
-        return self.crossings.over
-
-
-def _knows_nothing(settings: Detection) -> Mapping[str, np.ndarray[Any, Any]]:
-    """Return what a detector keeps of a series of which it knows nothing."""
-    detector = detector_of(settings)
-    detector.grow(1)
-    return {name: values[0].copy() for name, values in detector.state().items()}
+        self.watch.grow(self.engine.registry.series.n)

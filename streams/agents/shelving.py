@@ -13,7 +13,7 @@ only windows of devices heard of late leave, so those of a quiet one come back, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -72,8 +72,6 @@ class Shelving:
         self.shelves = Shelves(shards)
         self._until = Columns({"due_ms": (np.int64, 0)})
         """Of each device: when the last shelf with a window of it is due."""
-        self._loaded_ms = np.zeros(shards, np.int64)
-        """Of each shard: when the last of those shelves is due of which it is not known whose."""
 
     def connect(self, fetch: Callable[[str], bytes]) -> None:
         """Say where shelves are read."""
@@ -83,15 +81,19 @@ class Shelving:
         """Serve an engine from now on; those that are leaving another one stay."""
         self._leaving.clear()
         self._until = Columns({"due_ms": (np.int64, 0)})
-        for shard in range(engine.shards):
-            self._loaded_ms[shard] = self.shelves.last_due_ms(shard)
         for at, operator in _operators(engine):
             operator.recall = partial(self._recall, engine, at)
 
-    def restore(self, shard: int, shelves: Sequence[dict[str, Any]]) -> None:
-        """Load the shelves of a shard's snapshot."""
-        self.shelves.restore(shard, shelves)
-        self._loaded_ms[shard] = self.shelves.last_due_ms(shard)
+    def until_ms(self, engine: StreamEngine, series: Int64 | Int32) -> Int64:
+        """Return what a snapshot keeps of each series: when the last shelf of its device is due."""
+        self._until.grow_to(engine.registry.devices.n)
+        found: Int64 = self._until["due_ms"][engine.registry.series["device"][series]]
+        return found
+
+    def learn(self, engine: StreamEngine, series: Int64 | Int32, until_ms: Int64) -> None:
+        """Load what :meth:`until_ms` returned."""
+        self._until.grow_to(engine.registry.devices.n)
+        np.maximum.at(self._until["due_ms"], engine.registry.series["device"][series], until_ms)
 
     # -- out ----------------------------------------------------------------------------
 
@@ -134,9 +136,8 @@ class Shelving:
             first_ms=int(start_ms.min()),
             last_ms=int(start_ms.max()),
         )
-        self._until.grow_to(engine.registry.devices.n)
-        np.maximum.at(self._until["due_ms"], rows["device"], shelf.due_ms)
         series = rows["series"].astype(np.int64)
+        self.learn(engine, series, np.full(len(series), shelf.due_ms))
         self._leaving[shelf.id] = _Leaving(shard, at, shelf, series, start_ms, rows["count"])
         return Segment(str(shard), shelf.id, data)
 
@@ -163,8 +164,7 @@ class Shelving:
             first_due_ms[one.shard] = min(first_due_ms[one.shard], one.shelf.due_ms)
         shard = engine.registry.devices["shard"][devices]
         self._until.grow_to(engine.registry.devices.n)
-        until_ms = np.maximum(self._until["due_ms"][devices], self._loaded_ms[shard])
-        may: Bool = until_ms < first_due_ms[shard]
+        may: Bool = self._until["due_ms"][devices] < first_due_ms[shard]
         return may
 
     def forget(self, devices: Int64) -> None:

@@ -135,13 +135,15 @@ def _evidence_table(found: Explanation) -> Table:
         if windows
         else ("t_ms", "value", "score", "expected", "spread")
     )
-    table = Table("", *names, title="windows" if windows else "scores")
+    title, words = ("windows", ()) if windows else ("scores", ("why",))
+    table = Table("", *names, *words, title=title)
     alert = found.alert
     for row in found.evidence:
         ended = alert["resolved_ms"] is not None and row[names[0]] >= alert["resolved_ms"]
         mark = "●" if row[names[0]] >= alert["began_ms"] and not ended else ""
         numbers = (f"{row[name]:.6g}" for name in names[1:])
-        table.add_row(mark, utc(row[names[0]], with_ms=not windows), *numbers)
+        said = (row.get(name) or "" for name in words)  # Rows of earlier versions have no words.
+        table.add_row(mark, utc(row[names[0]], with_ms=not windows), *numbers, *said)
     return table
 
 

@@ -12,6 +12,7 @@ from fastapi import HTTPException
 
 from streams.adapters.twin_records import policies_of
 from streams.api.http import api_app
+from streams.api.models import add_models
 from streams.api.read_model import TwinStates
 from streams.log import configure, get_logger
 from streams.ops import serve
@@ -46,6 +47,7 @@ class Api:
         settings = self._settings
         policies = policies_of(settings.twins)
         app = api_app(self._states, self._write, self.ready, settings.topics.partitions, policies)
+        add_models(app, settings.models)
         async with serve(app, settings.ops.host, settings.ops.api_port):
             stopping = asyncio.create_task(stop.wait())
             tasks = [

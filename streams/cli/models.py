@@ -126,13 +126,92 @@ def challenge(name: Name, version: Annotated[int, typer.Argument(help="Version")
 
 
 @models.command()
-def promote(name: Name) -> None:
-    """Make the challenger the champion.
+def trial(name: Name, json: Json = False) -> None:
+    """Show what the challenger said, in the worker, of the rows that the champion has scored.
+
+    Example: headwater models trial press
+    """
+    from dataclasses import asdict
+
+    import orjson
+    from rich.console import Console
+    from rich.table import Table
+
+    from models.trials import objection
+
+    found, rule = _trial(name)
+    against = objection(found, rule)
+    if json:
+        print(orjson.dumps({**asdict(found), "objection": against}).decode())
+        return
+    table = Table("", f"{name}: {found.challenger} in the shadow of {found.champion}")
+    for key in ("rows", "champion_over", "challenger_over", "both_over"):
+        table.add_row(key.replace("_", " "), f"{getattr(found, key):,}")
+    table.add_row("by the rule", f"not yet: {against}" if against else "may be promoted")
+    Console().print(table)
+
+
+@models.command()
+def promote(
+    name: Name,
+    by_rule: Annotated[
+        bool, typer.Option("--by-rule", help="Only if its trial meets the rule of [[scoring]]")
+    ] = False,
+) -> None:
+    """Make the challenger the champion; workers take it without a restart.
+
+    With --by-rule it ends with 1, and changes nothing, while the rule is not met.
 
     Example: headwater models promote press
+
+    Example: headwater models promote press --by-rule
     """
+    from rich.console import Console
+
+    from models.trials import objection
+
+    if by_rule:
+        found, rule = _trial(name)
+        if against := objection(found, rule):
+            Console().print(f"{name}: version {found.challenger} was not promoted: {against}")
+            raise typer.Exit(1)
     version = _do(lambda registry: registry.promote(name))
     print(f"{name}: version {version} is the champion")
+
+
+@models.command()
+def deploy(
+    name: Name,
+    devices: Annotated[list[str], typer.Argument(help="Devices whose edge is to have it")],
+    version: Annotated[int | None, typer.Option(help="Default: the champion")] = None,
+    api: Annotated[str | None, typer.Option(help="Default: the API of the settings")] = None,
+    tenant: Annotated[str, typer.Option(help="Whose devices they are")] = "default",
+) -> None:
+    """Ask the edges of some devices, through their twins, for a version of a model.
+
+    The edge fetches and checks it, and says in reported.models.NAME that it is in use.
+
+    Example: headwater models deploy press press-7 press-8
+    """
+    from urllib.parse import quote
+
+    import httpx
+
+    from streams.errors import ServiceError
+    from streams.settings import load
+
+    ops = load().ops
+    base = (api or f"http://{ops.host}:{ops.api_port}").rstrip("/")
+    one = _do(lambda registry: registry.named(name, version))
+    for device in devices:
+        url = f"{base}/v1/devices/{quote(device, safe='')}/twin"
+        body = {f"desired.models.{name}": one}
+        try:
+            answer = httpx.patch(url, params={"tenant": tenant}, json=body, timeout=15.0)
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ServiceError(f"{url}: {error}; is it running? (headwater api)") from error
+        print(f"{device}: desired.models.{name} is version {one.split('/')[0]}")
 
 
 @models.command()
@@ -143,6 +222,37 @@ def rollback(name: Name) -> None:
     """
     version = _do(lambda registry: registry.roll_back(name))
     print(f"{name}: version {version} is the champion")
+
+
+def _trial(name: str) -> tuple[Any, Any]:
+    """Return the trial of a model's challenger, over all partitions, and the rule for it."""
+    import asyncio
+
+    import orjson
+
+    from models.trials import PromotionRule, Trial, total
+    from streams.adapters.log_reader import read_all
+    from streams.errors import HeadwaterError
+    from streams.settings import load
+    from streams.topics import MODEL_TRIALS
+
+    settings = load()
+    scored = next((one for one in settings.scoring if one.name == name), None)
+    if scored is None:
+        raise HeadwaterError(f"{name} is not scored by workers: add it under [[scoring]]")
+    entry = _do(lambda registry: registry.entry(name))
+    if not entry.challenger:
+        raise HeadwaterError(f"{name} has no challenger: headwater train, or models challenge")
+
+    async def newest() -> dict[bytes, Any]:
+        held: dict[bytes, Any] = {}
+        async for record in read_all(settings.kafka, [MODEL_TRIALS]):
+            held[record.key] = Trial(**orjson.loads(record.value))
+        return held
+
+    trials = asyncio.run(newest()).values()
+    rule = PromotionRule(scored.promote_rows, scored.promote_alarms, scored.promote_agrees)
+    return total(trials, name, entry.champion, entry.challenger), rule
 
 
 def _do(what: Any) -> Any:

@@ -85,7 +85,7 @@ def train(
     except ModelError as error:
         raise HeadwaterError(str(error)) from error
     if report is not None:
-        report.write_text(html(card, version, trained))
+        report.write_text(html(card, version, trained, table.labels))
     if json:
         print(orjson.dumps({"version": version, **asdict(card)}).decode())
         return

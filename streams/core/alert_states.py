@@ -36,6 +36,8 @@ class Sample:
     score: float
     expected: float
     spread: float
+    why: str = ""
+    """What was strange about it, in the detector's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class Alert:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with the reason in words."""
-        return {**asdict(self), "why": why(self)}
+        found = asdict(self)
+        del found["sample"]["why"]  # It is part of the alert's own.
+        return {**found, "why": why(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,7 @@ def why(alert: Alert) -> str:
     usual = f"{s.expected:.4g} ± {s.spread:.2g}"
     if alert.state == RESOLVED:
         return f"{alert.metric} of {alert.device} is as usual again ({usual})"
-    return (
-        f"{alert.metric} of {alert.device} was {s.value:.4g} where {usual} is usual: "
-        f"{s.score:.1f} robust standard deviations away"
-    )
+    what = f"{alert.metric} of {alert.device} was {s.value:.4g}"
+    if s.why:
+        return f"{what}: {s.why}"
+    return f"{what} where {usual} is usual: {s.score:.1f} robust standard deviations away"

@@ -59,9 +59,10 @@ class WindowResults:
 class Scores:
     """*n* scored readings: every one at or over the emission bound, and the first below it again.
 
-    ``score`` is in robust standard deviations (0 = as usual, larger = stranger); ``expected``
-    and ``spread`` are what the detector held to be usual just before the reading.
-    ``offset`` and ``row`` identify the reading in its partition of ``readings``.
+    ``score`` is in the detector's measure (0 = as usual, larger = stranger); ``expected``
+    and ``spread`` are what it held to be usual just before the reading, and ``why`` says in words
+    what was strange: empty below the bound. ``offset`` and ``row`` identify the reading in its
+    partition of ``readings``.
     """
 
     tenant: Labels
@@ -78,6 +79,7 @@ class Scores:
     spread: Float64
     offset: Int64
     row: Int32
+    why: Labels
 
     def __len__(self) -> int:
         return len(self.t_ms)

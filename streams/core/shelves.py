@@ -91,10 +91,6 @@ class Shelves:
         """Return int64[shards]: the log time at which each shard's next shelf is due."""
         return np.asarray([min((s.due_ms for s in of.values()), default=NEVER) for of in self._of])
 
-    def last_due_ms(self, shard: int) -> int:
-        """Return the log time at which all shelves that a shard has now will have been due."""
-        return max((shelf.due_ms for shelf in self._of[shard].values()), default=0)
-
     def state(self, shard: int) -> list[dict[str, Any]]:
         """Return the shelves of a shard for its snapshot."""
         return [asdict(shelf) for shelf in self.of(shard)]

@@ -1,11 +1,12 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
 from streams.settings.channels import Channel
-from streams.settings.edge import Edge, EdgeSpool, EdgeUplink
+from streams.settings.edge import Edge, EdgeModels, EdgeSpool, EdgeUplink
 from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
 from streams.settings.rules import Rule
+from streams.settings.scoring import Scoring
 from streams.settings.sections import (
     Alerts,
     Detection,
@@ -36,6 +37,7 @@ __all__ = [
     "DeviceType",
     "Devices",
     "Edge",
+    "EdgeModels",
     "EdgeSpool",
     "EdgeUplink",
     "Gateway",
@@ -53,6 +55,7 @@ __all__ = [
     "RollupProcess",
     "Route",
     "Rule",
+    "Scoring",
     "Settings",
     "Sink",
     "Topics",

@@ -93,6 +93,20 @@ class EdgeUplink(Section):
         return tuple((h * 60 + m, h2 * 60 + m2) for h, m, h2, m2 in numbers)
 
 
+class EdgeModels(Section):
+    """Trained models at an edge."""
+
+    data: Path = Path(".headwater/edge/models")
+    """Where fetched versions are kept."""
+    url: str | None = None
+    """Address of the API that has them, such as ``https://headwater.example``; without one, only
+    what lies in the folder is used."""
+    poll_ms: Positive = 10_000
+    """Pause between two looks at what the twins ask for."""
+    keep: Positive = 3
+    """Versions of one model that stay in the folder."""
+
+
 class Edge(Section):
     """One edge node: a site."""
 
@@ -119,6 +133,7 @@ class Edge(Section):
     intake: Intake = Intake()
     spool: EdgeSpool = EdgeSpool()
     uplink: EdgeUplink = EdgeUplink()
+    models: EdgeModels = EdgeModels()
 
     @field_validator("local_mqtt")
     @classmethod

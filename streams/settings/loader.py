@@ -26,6 +26,7 @@ from streams.settings.intake import Intake
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
 from streams.settings.routing import Inhibition, Maintenance, Route, check_routing
 from streams.settings.rules import Rule, check_rules
+from streams.settings.scoring import Scoring, check_scoring
 from streams.settings.sections import (
     Alerts,
     Detection,
@@ -97,6 +98,7 @@ class Settings(BaseSettings):
     ]
     rollup: RollupProcess = RollupProcess()
     detection: Detection = Detection()
+    scoring: list[Scoring] = []
     worker: Worker = Worker()
     sink: Sink = Sink()
     influxdb: Influx = Influx()
@@ -130,7 +132,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _unique_names(self) -> Settings:
         for what in (
-            *("windows", "rollups", "types", "rules", "webhooks", "channels"),
+            *("windows", "rollups", "types", "scoring", "rules", "webhooks", "channels"),
             *("routes", "inhibitions", "maintenance"),
         ):
             names = [item.name for item in getattr(self, what)]
@@ -166,6 +168,7 @@ class Settings(BaseSettings):
     def _what_rules_name(self) -> Settings:
         late_ms = self.devices.disorder_ms + self.devices.idle_ms
         check_rules(self.rules, self.windows, late_ms)
+        check_scoring(self.scoring, self.windows)
         check_routing(
             self.routes,
             self.inhibitions,

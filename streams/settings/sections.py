@@ -258,6 +258,13 @@ class Detection(Section):
     ``headwater.detectors``. Another one learns anew."""
     options: dict[str, Option] = {}
     """For a detector of another package, as its page says."""
+    feedback_step: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share by which an operator's label moves the bound of its series: up for each "not an
+    anomaly", down for each "missed one"; 0: labels are kept and counted, and move nothing."""
+    feedback_max: Annotated[float, Field(ge=1)] = 1.5
+    """The bound of a series is at most so many times what it was, and at least so little."""
+    max_labels: Positive = 10_000
+    """That move bounds, in one shard; further ones do not, and are counted."""
 
     @field_validator("detector")
     @classmethod

@@ -52,6 +52,7 @@ def _scores(step: int) -> bytes:
         spread=np.ones(3),
         offset=np.full(3, step, np.int64),
         row=np.arange(3, dtype=np.int32),
+        why=Labels.constant("", 3),
     )
     return encode(found, code="0.1.0", settings="0123456789ab")
 

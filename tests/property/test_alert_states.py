@@ -27,7 +27,7 @@ def settings_with(tmp_path="/nowhere", **rule):
     )
 
 
-def frame(rows):
+def frame(rows, why=""):
     n = len(rows)
     t_ms = np.asarray([t for _, t, _ in rows], np.int64)
     return encode(
@@ -46,6 +46,7 @@ def frame(rows):
             spread=np.ones(n),
             offset=np.zeros(n, np.int64),
             row=np.arange(n, dtype=np.int32),
+            why=Labels.constant(why, n),
         ),
         code="test",
         settings="test",
@@ -142,3 +143,10 @@ def test_the_reason_is_said_in_words():
     assert orjson.loads(alert.value)["why"] == (
         "m of pump was 9 where 0 ± 1 is usual: 9.0 robust standard deviations away"
     )
+
+
+def test_what_the_detector_said_is_the_reason():
+    driver = Driver(make_alerting(settings_with(resolve_ms=0)))
+    (alert, delivery) = driver.send(frame([("pump", 5, 9.0)], why="level shift up"), at_ms=2)
+    assert orjson.loads(alert.value)["why"] == "m of pump was 9: level shift up"
+    assert orjson.loads(delivery.value)["alert"]["why"] == "m of pump was 9: level shift up"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.core.catalogue import detectors
-from models.core.ensemble import EnsembleParams
+from models.core.channels import ALL as CHANNELS
+from models.core.ensemble import Ensemble, EnsembleParams
 from streams.agents.detectors import detector_of
 from streams.agents.readings import make_readings
 from streams.settings import Settings
@@ -63,6 +65,56 @@ def test_scores_have_the_same_bits_in_any_batching(name, rows, cuts):
         np.stack(detector.score(series[a:b], t_ms[a:b], value[a:b])) for a, b in pairwise(edges)
     ]
     assert np.concatenate(parts, axis=1).tobytes() == whole.tobytes()
+
+
+def both_ways(chosen=CHANNELS):
+    """Return an ensemble that scores each reading in plain numbers, and one that never does."""
+    made = [Ensemble(PARAMS, chosen, few=few) for few in (SERIES, 0)]
+    for one in made:
+        one.grow(SERIES)
+    return made
+
+
+def same_bits(plain, columns, series, t_ms, value):
+    found = [one.examine(series, t_ms, value) for one in (plain, columns)]
+    for name in ("score", "expected", "spread", "surprise", "since_ms", "details"):
+        a, b = (getattr(one, name) for one in found)
+        assert a.tobytes() == b.tobytes(), name
+    for key, kept in plain.state().items():
+        assert kept.tobytes() == columns.state()[key].tobytes(), key
+
+
+@settings(max_examples=60)
+@given(rows=table(strange), back=st.booleans())
+def test_plain_numbers_and_columns_have_the_same_bits(rows, back):
+    series, t_ms, value = split(rows)
+    same_bits(*both_ways(), series, t_ms[::-1] if back else t_ms, value)
+
+
+@pytest.mark.parametrize("channel", CHANNELS, ids=lambda one: one.name)
+def test_each_channel_alone_has_them_too(channel):
+    series, t_ms, value = noisy(400, seed=3)
+    same_bits(*both_ways((channel,)), series, t_ms, value)
+
+
+@pytest.mark.parametrize("shape", ["seasonal", "walk", "counts", "steps", "gaps"])
+def test_they_do_over_weeks_of_any_shape(shape):
+    rng = np.random.default_rng(6)
+    n = 6_000
+    series = (np.arange(n) % SERIES).astype(np.int32)
+    row = np.arange(n) // SERIES
+    t_ms = 1_700_000_000_000 + row * 1_800_000
+    noise = rng.normal(size=n)
+    value = {
+        "seasonal": 10 * np.sin(row * np.pi / 24) + noise,
+        "walk": np.cumsum(noise),
+        "counts": rng.poisson(2.0, n).astype(float),
+        "steps": 20.0 * (row // 400) + noise,
+        "gaps": noise,
+    }[shape]
+    if shape == "gaps":
+        t_ms = t_ms + 86_400_000 * (row // 100)
+    same_bits(*both_ways(), series, t_ms, value)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -147,3 +199,28 @@ def test_a_worker_that_crashes_tells_the_same_anomalies():
     undisturbed = play(crashes=False)
     assert undisturbed
     assert play(crashes=True) == undisturbed
+
+
+def told_of_a_spike(detector, metrics=None):
+    """Return the anomalies of a day of readings with one spike, as a worker tells them."""
+    rng = np.random.default_rng(9)
+    value = rng.normal(20.0, 0.5, 1_440)
+    value[1_000] = 58.0
+    rows = [
+        {"device": "kiln", "metric": "t", "t_ms": 1_700_000_000_000 + i * 60_000, "value": v}
+        for i, v in enumerate(value.tolist())
+    ]
+    watching = Detection(detector=detector, emit_score=4.0)
+    driver = Driver(make_readings(Settings(detection=watching, metrics=metrics or {})))
+    driver.send(frame(*rows), at_ms=rows[-1]["t_ms"])
+    return {row["t_ms"]: row for row in driver.rows("anomalies")}
+
+
+@pytest.mark.parametrize("name", ["ensemble", "robust-level"])
+def test_an_anomaly_says_why_in_the_unit_of_the_catalogue(name):
+    told = told_of_a_spike(name, {"t": {"unit": "°C"}})
+    spike = 1_700_000_000_000 + 1_000 * 60_000
+    assert re.search(r"3[78](\.\d)? °C above the usual (19|20)", told[spike]["why"])
+    below = [row for row in told.values() if row["score"] < 4.0]
+    assert below
+    assert {row["why"] for row in below} == {""}

@@ -27,7 +27,7 @@ DEVICES = 40
 ROWS = 60
 STEP_MS = 10
 FIRST_MS = 1_700_000_000_000
-CROWD_EVERY = 10
+CROWD_EVERY = 25
 """Ticks between two readings of the crowd."""
 CROWD_REST = 50
 """Ticks for which one half of the crowd is silent, then the other."""

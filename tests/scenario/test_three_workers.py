@@ -51,7 +51,7 @@ kind = "hopping"
 size_ms = 20000
 step_ms = 5000
 horizon_ms = 20000
-metrics = ["m"]
+metrics = ["m", "d"]
 
 [[windows]]
 name = "s"
@@ -77,7 +77,7 @@ shelve_ms = 1000
 [sink]
 targets = []
 """
-CROWD = 5_000
+CROWD = 12_000
 """Devices of one shard, whose state then takes more than one record of the changelog."""
 PAUSE_S = 0.15
 HEAD_BYTES = 20

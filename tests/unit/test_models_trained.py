@@ -12,10 +12,11 @@ from deltalake import write_deltalake
 from typer.testing import CliRunner
 
 from models.errors import ModelError
-from models.graphs import Scorer, to_onnx
+from models.graphs import to_onnx
 from models.multivariate import KINDS, STEP, fit
 from models.registry import Registry, compare, drift
 from models.report import html
+from models.scorer import Scorer
 from models.training import Plan, train
 from streams.cli.main import app
 from streams.errors import HeadwaterError
@@ -209,6 +210,22 @@ def test_the_lake_gives_means_by_time_with_holes_as_nan(tmp_path):
     assert np.array_equal(table.rows, [[2.0, np.nan], [np.nan, 5.0]], equal_nan=True)
     with pytest.raises(HeadwaterError, match="no readings of pump for c"):
         from_lake(["a", "c"], "pump", 60_000, root=tmp_path)
+
+
+def test_what_was_labelled_as_missed_is_not_learnt_from_and_is_counted(tmp_path):
+    n = 4
+    columns = {"device": ["pump"] * n, "metric": ["a"] * n, "t_ms": [0, 60_000, 120_000, 180_000]}
+    write_deltalake(tmp_path / "readings", pa.table(columns | {"value": [1.0, 2.0, 3.0, 4.0]}))
+    said = [("missed", "a", 70_000, 130_000), ("not-an-anomaly", "a", 0, 9), ("missed", "b", 0, 9)]
+    names = ("kind", "metric", "since_ms", "until_ms")
+    labels = [
+        dict(zip(names, one, strict=True), id=str(k), device="pump", removed=False, kafka_offset=k)
+        for k, one in enumerate(said)
+    ]
+    write_deltalake(tmp_path / "labels", pa.Table.from_pylist(labels))
+    table = from_lake(["a"], "pump", 60_000, root=tmp_path)
+    assert table.t_ms.tolist() == [0, 180_000]
+    assert dict(table.labels) == {"missed": 1, "not-an-anomaly": 1}
 
 
 def test_a_file_that_lacks_something_says_what(tmp_path):
