@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, HTTPException, Request
 
 from crdt.core.errors import EditError
 from crdt.log import LogError
+from edge.latest import Latest
 from edge.node import EdgeNode
 from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_http import body_of, refusal, unknown
@@ -20,23 +21,64 @@ def not_stored(error: LogError) -> HTTPException:
     return HTTPException(503, {"reason": "not-stored", "detail": str(error)})
 
 
-def edge_app(node: EdgeNode, link_state: Callable[[], str], identity: dict[str, str]) -> FastAPI:
+class Path(Protocol):
+    """The way of the readings, as far as HTTP shows it."""
+
+    latest: Latest
+    """The latest reading of every series."""
+
+    @property
+    def why_not_ready(self) -> str:
+        """Why readings do not come in; empty if they do."""
+        ...
+
+    async def status(self) -> dict[str, Any]:
+        """How lanes and uplink are."""
+        ...
+
+
+def edge_app(
+    node: EdgeNode,
+    link_state: Callable[[], str],
+    identity: dict[str, str],
+    path: Path | None = None,
+) -> FastAPI:
     """Return the app.
 
     :param link_state: says why the link to the cloud is down, or nothing.
     :param identity: tenant and site, for the status.
+    :param path: the way of the readings; None where there are only twins.
     """
+
     # Ready without the cloud: working offline is what an edge is for.
-    app = ops_app(lambda: (True, link_state()))
+    def ready() -> tuple[bool, str]:
+        why = path.why_not_ready if path else ""
+        return not why, why or link_state()
+
+    app = ops_app(ready)
 
     @app.get("/v1/status")
     async def status() -> dict[str, Any]:
         why = link_state()
-        return {**identity, **node.status(), "connected": not why, "why": why}
+        readings = await path.status() if path else {}
+        return {**identity, **node.status(), "connected": not why, "why": why, **readings}
 
     @app.get("/v1/devices")
     async def devices() -> list[dict[str, Any]]:
         return [{"tenant": identity["tenant"], "device": name} for name in node.devices()]
+
+    @app.get("/v1/devices/{device}/latest")
+    async def latest(device: str) -> dict[str, Any]:
+        found = path.latest.device(device) if path else None
+        if found is None:
+            raise HTTPException(
+                404,
+                {
+                    "reason": "unknown-device",
+                    "detail": f"no reading of {device[:128]!r} since the start of this edge",
+                },
+            )
+        return {**identity, "device": device, "metrics": found}
 
     @app.get("/v1/devices/{device}/twin")
     async def read(device: str) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class EdgeNode:
         """Opens one, or raises :class:`WireError`."""
         self.send: Callable[[bytes], None] = _nowhere
         """Takes envelopes for the cloud; what is lost is repaired by the next hello."""
+        self.changed: Callable[[str], None] = _nobody
+        """Is told of devices whose twin has changed, when that is on disk."""
         self._partition_of: Callable[[str], int] | None = None
         self._rolls: dict[int, Roll] = {}
         self._called_ms: dict[int, int] = {}
@@ -274,6 +276,7 @@ class EdgeNode:
             whole = found.replica.stored
             self._log.append(device, found.unsaved, whole, replace=found.replaced)
             found.unsaved, found.replaced = [], False
+            self.changed(device)
 
     def _tell(self, messages: Sequence[tuple[str, Message]]) -> None:
         """Send messages, several to an envelope as far as they fit."""
@@ -302,6 +305,10 @@ class EdgeNode:
 def _in_sync(device: _Device) -> bool:
     heard = device.session.agreed and device.session.acked == device.replica.outbox.seq
     return device.equal or heard
+
+
+def _nobody(_device: str) -> None:
+    return None
 
 
 def _nowhere(_: bytes) -> None:

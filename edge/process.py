@@ -1,19 +1,21 @@
-"""The edge process: twins that can be read and changed while the cloud is out of reach."""
+"""The edge process: readings and twins of a site, while the cloud is in reach or not."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from crdt.log import Log
+from edge.coap import resources
 from edge.http import edge_app
 from edge.models import models_running
 from edge.node import EdgeNode
+from edge.readings import ReadingsPath, wall_ms
 from streams.adapters.envelopes import DOWN, UP, Opener, Sealer
 from streams.adapters.mqtt_link import MqttLink
 from streams.adapters.replica_keys import Registry, load_signer
@@ -29,15 +31,11 @@ _VERIFY_S = 60.0
 """Pause between roll calls while all seems well."""
 
 
-def wall_ms() -> int:
-    """Return the wall clock, milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
 async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     """Run until *stop* is set.
 
     :raises LogError: if the twin log cannot be used.
+    :raises SpoolError: if the spool cannot be used.
     :raises SettingsError: if a key is missing or cannot be used.
     :raises OSError: if the port is taken.
     """
@@ -63,16 +61,19 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     link.on_message = lambda _topic, payload: node.hear(payload)
     link.on_connect = lambda: _greeted(node)
     node.keep_rolls(partial(partition_of, edge.tenant, partitions=settings.topics.partitions))
-    app = edge_app(node, lambda: link.why_not_ready, identity)
     _log.info("edge", **identity, **node.status())
     try:
+        readings = ReadingsPath(settings)
+        readings.coap = resources(node, readings.latest, edge.intake.max_observers)
+        app = edge_app(node, lambda: link.why_not_ready, identity, readings)
         async with (
             serve(app, settings.ops.host, settings.ops.edge_port),
+            readings.running() as carrying,
             models_running(node, edge.models, app),
         ):
             link.start()
             greeting = _greet(node, link, edge.retry_min_ms / 1000, edge.retry_max_ms / 1000)
-            await _until(stop, greeting)
+            await _until(stop, greeting, carrying)
             await link.stop()
     finally:
         node.close()
@@ -113,15 +114,18 @@ async def _greet(node: EdgeNode, link: MqttLink, min_s: float, max_s: float) -> 
         pause_s = min(2 * pause_s, max_s) if greeted else min_s
 
 
-async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Do *work* until asked to stop; if it fails, so does this."""
+async def _until(
+    stop: asyncio.Event, work: Coroutine[Any, Any, None], carrying: Sequence[asyncio.Task[None]]
+) -> None:
+    """Do *work* until asked to stop; if it or another task fails, so does this."""
     task = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((task, stopping, *carrying), return_when=asyncio.FIRST_COMPLETED)
     for one in (task, stopping):
         one.cancel()
-    if not task.cancelled() and task.done():
-        task.result()
+    for one in (task, *carrying):
+        if not one.cancelled() and one.done():
+            one.result()
     with suppress(asyncio.CancelledError):
         await task
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from streams.adapters import packed_frames
 from streams.core.readings import ABSENT, Labels, Readings
 from streams.errors import DecodeError
 
@@ -28,6 +29,11 @@ CONTENT_TYPE = b"application/vnd.apache.arrow.stream"
 def encode(readings: Readings) -> bytes:
     """Return *readings* as one Arrow IPC stream of one batch."""
     return write_stream(frame_columns(readings), {b"hw.version": VERSION})
+
+
+def encode_packed(readings: Readings) -> bytes:
+    """Return *readings* as a frame for thin links, to be compressed as a whole."""
+    return packed_frames.encode(readings, frame_columns(readings))
 
 
 def frame_columns(readings: Readings) -> dict[str, pa.Array]:
@@ -66,8 +72,12 @@ def decode(payload: bytes) -> Readings:
         raise DecodeError("empty-frame", "the frame holds no rows; expected at least one reading")
     try:
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        labels = {name: array_labels(columns[name]) for name in _LABELS}
+        if batch.schema.metadata[b"hw.version"] == packed_frames.VERSION:
+            both = labels["device"], labels["metric"]
+            columns = packed_frames.unpacked(columns, batch.schema, *both)
         return Readings(
-            **{name: array_labels(columns[name]) for name in _LABELS},
+            **labels,
             t_ms=required(columns, "t_ms", np.int64),
             received_ms=required(columns, "received_ms", np.int64),
             value=required(columns, "value", np.float64),
@@ -125,9 +135,9 @@ def read_batch(payload: bytes) -> pa.RecordBatch:
             reason, f"{len(payload)} bytes are not a whole Arrow IPC stream: {error}"
         ) from error
     metadata = batch.schema.metadata or {}
-    if metadata.get(b"hw.version") != VERSION:
+    if metadata.get(b"hw.version") not in (VERSION, packed_frames.VERSION):
         found = metadata.get(b"hw.version", b"none").decode(errors="replace")
-        raise DecodeError("frame-version", f"hw.version is {found}; this reader knows 1")
+        raise DecodeError("frame-version", f"hw.version is {found}; this reader knows 1 and 2")
     return batch
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from streams.errors import SettingsError
 from streams.log import get_logger
@@ -61,6 +64,7 @@ class MqttLink:
         # paho takes any number here; its stubs say int.
         client.reconnect_delay_set(*retry_s)  # type: ignore[arg-type]
         client.on_connect = self._connected
+        client.on_connect_fail = self._failed
         client.on_subscribe = self._subscribed
         client.on_disconnect = self._disconnected
         client.on_message = self._arrived
@@ -82,10 +86,25 @@ class MqttLink:
         for future in self._sent.values():
             future.cancel()
 
-    def publish(self, topic: str, payload: bytes) -> asyncio.Future[None] | None:
-        """Send with QoS 1; the future is done when the broker has it. None: not accepted."""
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        properties: Sequence[tuple[str, str]] = (),
+        expiry_s: int | None = None,
+    ) -> asyncio.Future[None] | None:
+        """Send with QoS 1; the future is done when the broker has it. None: not accepted.
+
+        :param properties: MQTT's user properties.
+        :param expiry_s: how long a broker may keep it.
+        """
+        more = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+        if properties:
+            more.UserProperty = list(properties)
+        if expiry_s is not None:
+            more.MessageExpiryInterval = expiry_s
         # The callback of this message runs in the loop too, so it cannot come too early.
-        info = self._client.publish(topic, payload, qos=1)
+        info = self._client.publish(topic, payload, qos=1, properties=more)
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
             return None
         future = self._sent[info.mid] = self._loop.create_future()
@@ -105,6 +124,11 @@ class MqttLink:
             self._call(self._set_ready, "")
         else:
             client.subscribe(self._filter, qos=1)
+
+    def _failed(self, _client: mqtt.Client, _data: Any) -> None:
+        # paho calls this where it handles the error, which it does not hand on.
+        error = sys.exception()
+        self._call(self._set_ready, f"the MQTT broker cannot be reached: {error}")
 
     def _subscribed(self, _c: mqtt.Client, _d: Any, _mid: int, codes: list[Any], _p: Any) -> None:
         refused = [str(code) for code in codes if code.is_failure]
@@ -127,8 +151,8 @@ class MqttLink:
     # -- in the event loop ---------------------------------------------------------------------
 
     def _set_ready(self, why: str) -> None:
-        if why and not self.why_not_ready:
-            _log.warning("mqtt not ready", why=why)
+        if why and why != self.why_not_ready:
+            _log.warning("mqtt not ready", why=why, host=self._host, port=self._port)
         self.why_not_ready = why
         if not why:
             _log.info("connected to the broker", host=self._host, port=self._port)

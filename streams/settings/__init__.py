@@ -1,6 +1,7 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
 from streams.settings.channels import Channel
+from streams.settings.edge import Edge, EdgeModels, EdgeSpool, EdgeUplink
 from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
@@ -11,8 +12,6 @@ from streams.settings.sections import (
     Detection,
     Devices,
     DeviceType,
-    Edge,
-    EdgeModels,
     Gateway,
     Influx,
     Log,
@@ -39,6 +38,8 @@ __all__ = [
     "Devices",
     "Edge",
     "EdgeModels",
+    "EdgeSpool",
+    "EdgeUplink",
     "Gateway",
     "Influx",
     "Inhibition",

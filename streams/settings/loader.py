@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
 from streams.settings.channels import Channel
+from streams.settings.edge import Edge
 from streams.settings.intake import Intake
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
 from streams.settings.routing import Inhibition, Maintenance, Route, check_routing
@@ -31,7 +32,6 @@ from streams.settings.sections import (
     Detection,
     Devices,
     DeviceType,
-    Edge,
     Gateway,
     Influx,
     LocatedError,

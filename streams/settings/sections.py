@@ -481,40 +481,6 @@ class Twins(Section):
     """Twins of a partition kept ready as Docs; the others wait as bytes."""
 
 
-class EdgeModels(Section):
-    """Trained models at an edge."""
-
-    data: Path = Path(".headwater/edge/models")
-    """Where fetched versions are kept."""
-    url: str | None = None
-    """Address of the API that has them, such as ``https://headwater.example``; without one, only
-    what lies in the folder is used."""
-    poll_ms: Positive = 10_000
-    """Pause between two looks at what the twins ask for."""
-    keep: Positive = 3
-    """Versions of one model that stay in the folder."""
-
-
-class Edge(Section):
-    """One edge node: a site."""
-
-    tenant: str = "default"
-    """Whose site it is."""
-    site: str = "default"
-    """Name of the site."""
-    data: Path = Path(".headwater/edge")
-    """Where the durable log lives."""
-    key: Path | None = None
-    """Private key that signs what this site says of its twins; needed with ``twins.registry``."""
-    devices: list[str] = []
-    """Devices whose twins are synced from the start; any that is edited here is added."""
-    retry_min_ms: Positive = 200
-    """First pause after a lost link; it doubles, with jitter."""
-    retry_max_ms: Positive = 30_000
-    """Longest pause."""
-    models: EdgeModels = EdgeModels()
-
-
 class Ops(Section):
     """Health and metrics of each process: ``/healthz``, ``/readyz``, ``/metrics``."""
 

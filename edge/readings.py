@@ -1,0 +1,202 @@
+"""The way of the readings through an edge: intake, spool, uplink, wired together."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import orjson
+
+from edge import contents
+from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
+from edge.errors import SpoolError
+from edge.intake import LocalBroker, SiteRequests, as_take
+from edge.latest import Latest
+from edge.spool.disk import Disk
+from edge.spool.plan import LaneSpec, WhenFull
+from edge.spool.spool import LOSSES, Contents, Spool
+from edge.uplink.pump import ALERTS, Clocks, Pump
+from streams.adapters.mqtt_link import MqttLink
+from streams.core.readings import Readings
+from streams.errors import SettingsError
+from streams.intake.coap import serve_coap
+from streams.intake.http import serve_http
+from streams.intake.mapping import TopicMap
+from streams.intake.reception import Reception
+from streams.intake.uplink_wire import ack_topic
+from streams.log import get_logger
+from streams.settings import Edge, EdgeSpool, Settings
+
+_log = get_logger(__name__)
+_SMALL_LANE_BYTES = 1 << 24
+_EXPIRE_S = 5.0
+
+
+def wall_ms() -> int:
+    """Return the wall clock, milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def minute_of_day() -> int:
+    """Return the minute of the local day."""
+    now = time.localtime()
+    return now.tm_hour * 60 + now.tm_min
+
+
+def open_spool(edge: Edge, now_ms: int) -> Spool:
+    """Open the spool of an edge, or make it.
+
+    :raises SpoolError: if it cannot be used.
+    """
+    limits = edge.spool
+    contained = Contents(contents.count_devices, contents.thinner(limits.thin_ms))
+    try:
+        disk = Disk(edge.data / "spool")
+    except OSError as error:
+        raise SpoolError(f"{edge.data}: cannot hold a spool: {error}") from error
+    return Spool(
+        disk,
+        _lanes(limits),
+        contained,
+        mint=partial(secrets.token_hex, 8),
+        now_ms=now_ms,
+        segment_bytes=limits.segment_bytes,
+    )
+
+
+def _lanes(limits: EdgeSpool) -> list[LaneSpec]:
+    return [
+        LaneSpec(ALERTS, 0, _SMALL_LANE_BYTES, 0, WhenFull.DROP_OLDEST),
+        LaneSpec(LOSSES, 1, _SMALL_LANE_BYTES, 0, WhenFull.REFUSE),
+        LaneSpec(READINGS_LANE, 2, limits.max_bytes, limits.expiry_ms, WhenFull(limits.when_full)),
+    ]
+
+
+class ReadingsPath:
+    """Intake, spool and uplink of one site. Make it inside the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Wire the parts.
+
+        :raises SettingsError: if mappings, addresses or logins cannot be used.
+        :raises SpoolError: if the spool cannot be used.
+        """
+        edge = settings.edge
+        if edge.local_mqtt == settings.mqtt:
+            raise SettingsError(
+                f"edge.local_mqtt and mqtt are both {settings.mqtt}: the edge would take its own "
+                "uplink for readings; the local broker is another one than that of the gateways"
+            )
+        self._edge = edge
+        rng = random.Random()
+        # Each edge draws its own pauses, so that a fleet that lost its broker comes back spread.
+        spread = rng.uniform(0.5, 1.5)
+        self._link = MqttLink(
+            settings.mqtt,
+            settings.broker,
+            f"edge-up-{edge.tenant}-{edge.site}",
+            retry_s=(edge.retry_min_ms / 1000 * spread, edge.retry_max_ms / 1000 * spread),
+            subscribe=ack_topic(edge.tenant, edge.site),
+        )
+        self._thread = SpoolThread(open_spool(edge, wall_ms()))
+        clocks = Clocks(time.monotonic, wall_ms, minute_of_day)
+        self._pump = Pump(self._thread, self._link, edge, clocks, rng)
+        self._link.on_message, self._link.on_connect = self._pump.hear, self._pump.connected
+        self._store = GroupCommit(
+            self._thread,
+            wall_ms,
+            self._pump.stored,
+            linger_s=edge.spool.linger_ms / 1000,
+            max_rows=edge.spool.max_rows,
+            max_waiting_rows=edge.spool.max_waiting_rows,
+        )
+        topics = TopicMap(settings.mappings)
+        requests = SiteRequests(settings, topics)
+        self._reception = Reception(edge.intake, lambda: requests, as_take(self._take))
+        self._broker = LocalBroker(settings, topics, self._take) if edge.local_mqtt else None
+        self.latest = Latest(edge.max_latest)
+        self.coap: Mapping[tuple[str, ...], Any] = {}
+        """Resources that are shown over CoAP beside the intake."""
+
+    async def _take(self, readings: Readings) -> None:
+        await self._store(readings)
+        self.latest.update(readings)
+
+    @property
+    def why_not_ready(self) -> str:
+        """Why readings do not come in; empty if they do. The uplink may be down."""
+        return self._broker.why_not_ready if self._broker else ""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[list[asyncio.Task[None]]]:
+        """Carry readings until the block ends; gives the tasks that must not end before."""
+        work = [self._pump.run(), self._keep_house(), self._tell_status()]
+        if self._broker:
+            work.append(self._broker.run())
+        tasks = [asyncio.create_task(one) for one in work]
+        try:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(serve_http(self._reception))
+                await stack.enter_async_context(serve_coap(self._reception, self.coap))
+                self._link.start()
+                yield tasks
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._link.stop()
+            self._thread.close()
+
+    async def status(self) -> dict[str, Any]:
+        """Return how lanes, link and window are."""
+        lanes = await self._thread.run(lambda spool: spool.status)
+        now_ms = wall_ms()
+        spool = self._thread.spool
+        return {
+            "spool": spool.id,
+            "life": spool.life,
+            "stored": self._store.stored,
+            "confirmed": self._pump.confirmed,
+            "given_up": dict(spool.lost),
+            "lanes": [
+                {
+                    "lane": lane.name,
+                    "records": lane.records,
+                    "readings": lane.rows,
+                    "bytes": lane.size,
+                    "max_bytes": lane.max_bytes,
+                    "lag_ms": now_ms - lane.oldest_ms if lane.records and lane.oldest_ms else 0,
+                }
+                for lane in lanes
+            ],
+            "uplink": {
+                "connected": self._link.connected,
+                "why": self._link.why_not_ready,
+                "unanswered_batches": len(self._pump.window),
+                "resent_batches": self._pump.window.resent,
+                "round_trip_ms": round(self._pump.window.round_trip_s * 1000, 1),
+                "batch_readings": self._pump.size.rows,
+                "fresh_readings": self._pump.fresh_rows,
+            },
+        }
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_EXPIRE_S)
+            try:
+                await self._thread.run(lambda spool: spool.expire(wall_ms()))
+            except SpoolError as error:
+                _log.error("nothing can be given up", error=str(error))
+
+    async def _tell_status(self) -> None:
+        identity = {"tenant": self._edge.tenant, "site": self._edge.site}
+        while True:
+            await asyncio.sleep(self._edge.uplink.status_ms / 1000)
+            status = {**identity, "at_ms": wall_ms(), **await self.status()}
+            self._pump.say_status(orjson.dumps(status))

@@ -1,0 +1,149 @@
+"""Readings through a real edge, broker and gateway into Kafka, while links and processes die."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiocoap
+import orjson
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from streams.services import supervisor
+from streams.services.ports import free_port
+from streams.sim.proxy import Proxy
+from streams.topics import LOSSES
+from tests.integration.edge_child import edge_node
+from tests.integration.gateway_child import Arrived, gateway, publish, publisher, reader, unique
+from tests.waiting import eventually, eventually_async
+
+
+@pytest.fixture
+async def arrived(kafka: str) -> AsyncIterator[Arrived]:
+    found = await reader(kafka)
+    yield found
+    await found.consumer.stop()
+
+
+@pytest.fixture
+def link(mqtt: str) -> Iterator[Proxy]:
+    """The link between site and cloud."""
+    parts = urlsplit(mqtt)
+    assert parts.hostname and parts.port
+    with Proxy(parts.hostname, parts.port) as found:
+        yield found
+
+
+@contextmanager
+def broker_of_the_site(folder: Path) -> Iterator[str]:
+    found = supervisor.up(folder / "site", ["mqtt"])
+    try:
+        yield found["mqtt"]
+    finally:
+        supervisor.down(folder / "site")
+
+
+def rows(device: str, first: int, count: int) -> list[dict]:
+    """Numbered messages of one device; the value is the number."""
+    return [
+        {"device": device, "t_ms": 1_750_000_000_000 + n, "boot": 1, "seq": n, "m": n}
+        for n in range(first, first + count)
+    ]
+
+
+async def coap_get(port: int, path: str) -> dict:
+    client = await aiocoap.Context.create_client_context(transports=["udp6"])
+    try:
+        request = aiocoap.Message(code=aiocoap.GET, uri=f"coap://127.0.0.1:{port}/{path}")
+        answer = await client.request(request).response
+        assert answer.code.is_successful(), answer.payload
+        return orjson.loads(answer.payload)
+    finally:
+        await client.shutdown()
+
+
+async def all_arrived(arrived: Arrived, device: str, count: int) -> None:
+    async def complete() -> bool:
+        await arrived.read()
+        return len(set(arrived.of(device))) >= count
+
+    await eventually_async(complete, within_s=60, what=f"{count} readings of {device}")
+    assert set(arrived.of(device)) == {float(n) for n in range(count)}
+
+
+async def test_the_local_brokers_messages_are_acknowledged_when_they_are_in_the_spool(
+    kafka: str, mqtt: str, arrived: Arrived, link: Proxy, tmp_path: Path
+) -> None:
+    device, site, prefix = unique("dev"), unique("site"), unique("t")
+    coap_port = free_port()
+    config = f'[[mappings]]\ntopic = "{prefix}/{{device}}"\nsite = "{site}"\n'
+    link.cut()
+    with (
+        broker_of_the_site(tmp_path) as local_broker,
+        gateway(kafka, mqtt, tmp_path, ""),
+        publisher(local_broker) as client,
+        edge_node(
+            f"mqtt://127.0.0.1:{link.port}",
+            tmp_path,
+            site,
+            config,
+            HEADWATER_EDGE__LOCAL_MQTT=local_broker,
+            HEADWATER_EDGE__INTAKE__COAP_PORT=str(coap_port),
+        ) as edge,
+    ):
+        for number in range(50):
+            payload = f'{{"t_ms": {number + 1}, "boot": 1, "seq": {number}, "m": {number}}}'
+            publish(client, f"{prefix}/{device}", payload)
+        eventually(lambda: edge.waiting() == 50)
+        assert edge.get(f"/v1/devices/{device}/latest")["metrics"]["m"]["value"] == 49
+        assert (await coap_get(coap_port, f"v1/latest/{device}/m"))["value"] == 49
+        # What is refused here is acknowledged, counted, and stops nothing.
+        publish(client, f"{prefix}/{device}", "{")
+        edge.kill()
+        for number in range(50, 100):
+            payload = f'{{"t_ms": {number + 1}, "boot": 1, "seq": {number}, "m": {number}}}'
+            publish(client, f"{prefix}/{device}", payload)
+        edge.start()
+        link.heal()
+        await all_arrived(arrived, device, 100)
+        eventually(lambda: edge.waiting() == 0)
+
+
+async def test_what_an_edge_gave_up_is_told_in_the_topic_of_losses(
+    kafka: str, mqtt: str, link: Proxy, tmp_path: Path
+) -> None:
+    device, site = unique("dev"), unique("site")
+    link.cut()
+    short = {
+        "HEADWATER_EDGE__SPOOL__EXPIRY_MS": "1",
+        "HEADWATER_EDGE__UPLINK__FRESH_MS": "1",
+    }
+    consumer = AIOKafkaConsumer(LOSSES, bootstrap_servers=kafka, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        with (
+            gateway(kafka, mqtt, tmp_path, ""),
+            edge_node(f"mqtt://127.0.0.1:{link.port}", tmp_path, site, **short) as edge,
+        ):
+            assert edge.post(rows(device, 0, 100)).status_code == 202
+            eventually(lambda: edge.status()["given_up"] == {"expired": 100})
+            link.heal()
+            found: list[dict] = []
+
+            async def told() -> bool:
+                for records in (await consumer.getmany(timeout_ms=100)).values():
+                    for record in records:
+                        if dict(record.headers)["hw-site"].decode() == site:
+                            found.extend(orjson.loads(record.value))
+                return bool(found)
+
+            await eventually_async(told)
+            eventually(lambda: edge.waiting(LOSSES) == 0)
+        (loss,) = found
+        assert (loss["reason"], loss["lane"], loss["readings"]) == ("expired", "readings", 100)
+        assert loss["devices"] == {f"default/{device}": 100}
+    finally:
+        await consumer.stop()

@@ -1,0 +1,199 @@
+"""Whatever dies between a device and Kafka: what the edge accepted is there, counted once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+
+from streams.sim.proxy import Proxy
+from tests.conftest import Servers
+from tests.integration.edge_child import EdgeChild, edge_node
+from tests.integration.gateway_child import Arrived, GatewayChild, gateway, reader, unique
+from tests.waiting import eventually, eventually_async
+
+_ROWS = 50
+
+
+class Sender:
+    """A device that posts numbered readings, and each again until the edge has accepted it."""
+
+    def __init__(self, edge: EdgeChild, device: str) -> None:
+        self._edge, self.device = edge, device
+        self._stop = threading.Event()
+        self.accepted = 0
+        self._thread = threading.Thread(target=self._send)
+
+    def _send(self) -> None:
+        while not self._stop.is_set():
+            numbers = range(self.accepted, self.accepted + _ROWS)
+            rows = [
+                {"device": self.device, "t_ms": 1 + n, "boot": 1, "seq": n, "m": n} for n in numbers
+            ]
+            try:
+                done = self._edge.post(rows).status_code == 202
+            except httpx.HTTPError:
+                done = False
+            self.accepted += _ROWS if done else 0
+            self._stop.wait(0.02 if done else 0.2)
+
+    def __enter__(self) -> Sender:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def sends_more(self) -> None:
+        """Wait until the edge takes readings (again)."""
+        before = self.accepted
+        eventually(lambda: self.accepted >= before + 5 * _ROWS, what="readings accepted")
+
+
+Act = Callable[[], None]
+Story = Callable[[dict[str, Act], Sender], None]
+
+
+def acts(servers: Servers, link: Proxy, edge: EdgeChild, cloud: GatewayChild) -> dict[str, Act]:
+    """All that can happen, each undone before it returns."""
+
+    def cut_the_link() -> None:
+        link.cut()
+        eventually(lambda: edge.waiting() >= 10 * _ROWS, what="readings wait")
+        link.heal()
+
+    def kill_the_edge() -> None:
+        edge.kill()
+        edge.start()
+
+    def kill_the_edge_without_a_link() -> None:
+        link.cut()
+        eventually(lambda: edge.waiting() >= 10 * _ROWS, what="readings wait")
+        edge.kill()
+        edge.start()
+        link.heal()
+
+    def kill_the_gateway() -> None:
+        cloud.kill()
+        cloud.start()
+
+    def kill_the_broker() -> None:
+        pid = servers.pid("mqtt")
+        os.kill(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)  # ours: until it is reaped it seems to run
+        servers.start("mqtt")
+
+    def stop_the_broker_without_a_word() -> None:
+        # Connections stay open and nothing comes through them: half-open, as after a pulled cable.
+        pid = servers.pid("mqtt")
+        os.kill(pid, signal.SIGSTOP)
+        eventually(lambda: edge.waiting() >= 10 * _ROWS, what="readings wait")
+        os.kill(pid, signal.SIGCONT)
+
+    found = (
+        cut_the_link,
+        kill_the_edge_without_a_link,
+        kill_the_gateway,
+        kill_the_broker,
+        stop_the_broker_without_a_word,
+        kill_the_edge,
+    )
+    return {act.__name__: act for act in found}
+
+
+@contextmanager
+def site(servers: Servers, folder: Path) -> Iterator[tuple[dict[str, Act], Sender]]:
+    """Gateway, link, edge and a device that sends."""
+    address = servers.addresses
+    parts = urlsplit(address["mqtt"])
+    assert parts.hostname and parts.port
+    with (
+        Proxy(parts.hostname, parts.port) as link,
+        gateway(address["kafka"], address["mqtt"], folder, "") as cloud,
+        edge_node(f"mqtt://127.0.0.1:{link.port}", folder, unique("site")) as edge,
+        Sender(edge, unique("dev")) as sender,
+    ):
+        yield acts(servers, link, edge, cloud), sender
+        sender.__exit__()
+        eventually(lambda: edge.waiting() == 0, within_s=90, what="all is up")
+        assert edge.status()["given_up"] == {}
+        assert edge.waiting("losses") == 0
+
+
+def told(servers: Servers, folder: Path, story: Story) -> tuple[str, int]:
+    """Play a story to its end; return the device and how many readings were accepted."""
+    with site(servers, folder) as (possible, sender):
+        story(possible, sender)
+    return sender.device, sender.accepted
+
+
+async def play(servers: Servers, folder: Path, story: Story) -> None:
+    """Play a story; then every number that was accepted is in Kafka, and no other."""
+    device, count = await asyncio.to_thread(told, servers, folder, story)
+    arrived = await reader(servers.addresses["kafka"])
+    try:
+        await arrived.consumer.seek_to_beginning()
+
+        async def complete() -> bool:
+            await arrived.read()
+            return len(set(arrived.of(device))) >= count
+
+        await eventually_async(complete, within_s=30, what=f"{count} readings")
+        # The last post may have been stored though its answer was lost with the edge.
+        found = set(arrived.of(device))
+        assert set(range(count)) <= found <= set(range(count + _ROWS))
+        assert numbered_as_sent(arrived, device)
+    finally:
+        await arrived.consumer.stop()
+
+
+def numbered_as_sent(arrived: Arrived, device: str) -> bool:
+    """Whether each copy carries the number by which the engine drops it."""
+    for _, readings in arrived.readings:
+        if device in readings.device.values:
+            mine = readings.device.codes == readings.device.values.index(device)
+            if not np.array_equal(readings.seq[mine], readings.value[mine].astype(np.int64)):
+                return False
+    return True
+
+
+async def test_each_thing_that_can_die_dies_once(own_servers: Servers, tmp_path: Path) -> None:
+    def story(possible: dict[str, Act], sender: Sender) -> None:
+        for act in possible.values():
+            sender.sends_more()
+            act()
+        sender.sends_more()
+
+    await play(own_servers, tmp_path, story)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+async def test_things_die_at_random_for_minutes(
+    own_servers: Servers, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    seed = random.randrange(1 << 32)
+    (tmp_path / "seed").write_text(str(seed))
+
+    def story(possible: dict[str, Act], sender: Sender) -> None:
+        rng = random.Random(seed)
+        end_s = time.monotonic() + 60 * pytestconfig.getoption("--minutes")
+        while time.monotonic() < end_s:
+            time.sleep(rng.uniform(0, 2))  # when it dies is the point
+            possible[rng.choice(sorted(possible))]()
+            sender.sends_more()
+
+    await play(own_servers, tmp_path, story)
