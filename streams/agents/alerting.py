@@ -8,6 +8,7 @@ from typing import Any
 
 from streams.adapters import results, shard_codec
 from streams.adapters.rejected import rejected_from_log
+from streams.agents.device_types import traits_by
 from streams.agents.rule_definitions import anomaly_rules
 from streams.agents.telling import StandingCounts, Teller
 from streams.core.alert_states import (
@@ -47,7 +48,7 @@ class AlertLogic:
         self._max_bytes = settings.gateway.max_rejected_bytes
         rules = anomaly_rules(settings)
         self._rules = {rule.name: rule for rule in rules}
-        self._book = RuleBook(rules)
+        self._book = RuleBook(rules, traits_by(settings.types, settings.tags))
         self._teller = Teller(settings, partition)
         self._shown = StandingCounts(ANOMALIES, partition)
         self._standing: dict[tuple[str, Series], Standing] = {}

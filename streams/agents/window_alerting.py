@@ -12,6 +12,7 @@ from prometheus_client import Counter
 
 from streams.adapters import results, shard_codec
 from streams.adapters.rejected import rejected_from_log
+from streams.agents.device_types import traits_by
 from streams.agents.rule_definitions import kept_ms, window_rules
 from streams.agents.telling import StandingCounts, Teller
 from streams.core.alert_states import alert_id
@@ -63,6 +64,7 @@ class WindowAlertLogic:
             shards=settings.topics.shards,
             max_series=settings.alerts.max_series,
             max_open=settings.alerts.max_open,
+            traits_of=traits_by(settings.types, settings.tags),
         )
 
     def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
@@ -198,10 +200,21 @@ def _why_absent(test: Absence, what: str, state: str) -> str:
     return f"{what} has had no reading for {test.silent_ms / 1000:g} s"
 
 
+def _span(ms: int) -> str:
+    units = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"))
+    size_ms, unit = next(((size, unit) for size, unit in units if ms >= size), (1_000, "s"))
+    return f"{ms / size_ms:g} {unit}"
+
+
 def _why_beyond(test: Threshold, what: str, change: Change) -> str:
-    value = f"{test.column} of {what} in {change.rule.window}"
     side = "over" if test.above else "under"
     was, bound, clear = (f"{x:.4g}" for x in (change.cause.value, test.bound, test.clear))
+    if test.ahead_ms:
+        ahead = f"in {_span(test.ahead_ms)}, as it goes in {change.rule.window}"
+        if change.told.state == "firing":
+            return f"{what} will be {was} {ahead}: {side} {bound}"
+        return f"{what} will not be {side} {clear} {ahead}"
+    value = f"{test.column} of {what} in {change.rule.window}"
     if change.told.state == "retracted":
         return f"a correction shows that {value} was {was}, not {side} {bound}"
     if math.isnan(change.cause.value):

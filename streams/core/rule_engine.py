@@ -38,7 +38,7 @@ from streams.core.results import WindowResults
 from streams.core.rule_pairs import Cause, Change, Pair
 from streams.core.rule_tracks import NO_TRACK, Key, Tracks
 from streams.core.segments import running_max_before
-from streams.core.selectors import Names
+from streams.core.selectors import Names, TraitsOf, without_traits
 from streams.core.window_rules import (
     Absence,
     Composition,
@@ -69,13 +69,14 @@ class RuleEngine:
         shards: int,
         max_series: int,
         max_open: int,
+        traits_of: TraitsOf = without_traits,
     ) -> None:
         self._rules = [r for r in rules if not isinstance(r.test, Composition)]
         self._composed = [r for r in rules if isinstance(r.test, Composition)]
         self._number = {rule.name: i for i, rule in enumerate(self._rules)}
         self._tests = Tests(self._rules)
         self._is_absence = np.asarray([isinstance(r.test, Absence) for r in self._rules], np.bool_)
-        self._tracks = Tracks(self._rules, shards=shards, limit=max_series)
+        self._tracks = Tracks(self._rules, traits_of, shards=shards, limit=max_series)
         self._pairs: dict[tuple[int, int], Pair] = {}
         self._told: dict[tuple[int, Device], list[Told]] = {}
         self._absences = Absences(

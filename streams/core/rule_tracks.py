@@ -15,7 +15,7 @@ from streams.core.columns import Columns
 from streams.core.placement import shard_of
 from streams.core.readings import Int32, Int64
 from streams.core.results import WindowResults
-from streams.core.selectors import Names, Selection
+from streams.core.selectors import Names, Selection, TraitsOf
 from streams.core.window_rules import WindowRule
 
 NO_TRACK = -1
@@ -46,7 +46,9 @@ class Tracks:
     :param limit: results of further series are not taken.
     """
 
-    def __init__(self, rules: Sequence[WindowRule], *, shards: int, limit: int) -> None:
+    def __init__(
+        self, rules: Sequence[WindowRule], traits_of: TraitsOf, *, shards: int, limit: int
+    ) -> None:
         self.columns = Columns(_SPEC)
         self.keys: list[Key] = []
         self.sites: list[str] = []
@@ -57,7 +59,7 @@ class Tracks:
         self._selections: dict[str, tuple[Int32, Selection]] = {}
         for window in dict.fromkeys(rule.window for rule in rules):
             mine = [i for i, rule in enumerate(rules) if rule.window == window]
-            chosen = Selection([rules[i].selector for i in mine])
+            chosen = Selection([rules[i].selector for i in mine], traits_of)
             self._selections[window] = np.asarray(mine, np.int32), chosen
         self._sets: dict[bytes, int] = {}
         self._flat = np.empty(0, np.int32)

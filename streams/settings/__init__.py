@@ -1,6 +1,7 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
 from streams.settings.channels import Channel
+from streams.settings.device_groups import DeviceTag, DeviceType
 from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
@@ -10,7 +11,6 @@ from streams.settings.sections import (
     Alerts,
     Detection,
     Devices,
-    DeviceType,
     Edge,
     EdgeModels,
     Gateway,
@@ -35,6 +35,7 @@ __all__ = [
     "Alerts",
     "Channel",
     "Detection",
+    "DeviceTag",
     "DeviceType",
     "Devices",
     "Edge",

@@ -15,10 +15,11 @@ from typing import Any
 import orjson
 
 from streams.errors import SettingsError
+from streams.settings.device_groups import DeviceType
 from streams.settings.generations import generation_name
 from streams.settings.loader import Settings
-from streams.settings.sections import DeviceType, MetricSpec, Section
 from streams.settings.sections import Mapping as MappingSection
+from streams.settings.sections import MetricSpec, Section
 from streams.settings.windows import Window
 
 _MODELS: dict[str, type[Section]] = {

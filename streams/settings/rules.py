@@ -23,6 +23,7 @@ _OF_KIND: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "anomaly": ((), ("score_over", "resolve_ms")),
     "threshold": (("window",), ("aggregate", "over", "under", "clear", "resolve_ms")),
     "rate": (("window",), ("per_ms", "over", "under", "clear", "resolve_ms")),
+    "forecast": (("window", "within_ms"), ("over", "under", "clear", "resolve_ms")),
     "absence": (("window", "silent_ms"), ()),
     "expression": (("expression",), ("window", "resolve_ms")),
     "all": (("of",), ("within_ms",)),
@@ -30,7 +31,8 @@ _OF_KIND: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Of each kind: the fields that it needs, and those that it may have; others are refused."""
 _SPECIFIC = {field for needs, may in _OF_KIND.values() for field in (*needs, *may)}
-_MEMBERS = ("threshold", "rate", "expression")
+_BOUNDED = ("threshold", "rate", "forecast")
+_MEMBERS = (*_BOUNDED, "expression")
 
 
 class Rule(Section):
@@ -38,10 +40,13 @@ class Rule(Section):
 
     name: Name
     """Names the rule in alerts and in their ids."""
-    kind: Literal["anomaly", "threshold", "rate", "absence", "expression", "all", "any"] = "anomaly"
+    kind: Literal[
+        "anomaly", "threshold", "rate", "forecast", "absence", "expression", "all", "any"
+    ] = "anomaly"
     """``anomaly`` looks at scores; ``threshold`` and ``rate`` at an aggregate of closed windows,
-    which needs ``over`` or ``under``; ``absence`` at series without readings; ``expression`` at
-    whatever it says; ``all`` and ``any`` at other rules, per device."""
+    which needs ``over`` or ``under``; ``forecast`` at the line through a window's readings, and
+    fires where it reaches ``over`` or ``under`` within ``within_ms``; ``absence`` at series without
+    readings; ``expression`` at whatever it says; ``all`` and ``any`` at other rules, per device."""
     score_over: Annotated[float, Field(gt=0)] = 5.0
     """``anomaly``: in robust standard deviations."""
     window: Name | None = None
@@ -66,9 +71,10 @@ class Rule(Section):
     windows also window, start_ms, end_ms and the aggregates, on scores value, score, expected and
     spread. At most 500 characters and 100 signs, without macros."""
     of: Annotated[list[Name], Field(min_length=2, max_length=16)] | None = None
-    """``all``, ``any``: names of rules on windows (threshold, rate, expression)."""
-    within_ms: Ms = 0
-    """``all``, ``any``: a rule counts as firing for so long beyond its end, in event time."""
+    """``all``, ``any``: names of rules on windows (threshold, rate, forecast, expression)."""
+    within_ms: Ms | None = None
+    """``all``, ``any``: a rule counts as firing for so long beyond its end, in event time.
+    ``forecast``: how far ahead; the window needs the aggregates ``trend`` and ``trend_last``."""
     hold_ms: Ms = 0
     """It must stay over the bound this long, in event time, before the alert fires."""
     resolve_ms: Ms = 60_000
@@ -78,13 +84,17 @@ class Rule(Section):
     severity: Literal["info", "warning", "critical"] = "warning"
     """Goes into the alert as it is."""
     tenants: list[str] = Field(default=["*"])
-    """Globs; the rule looks only at what all four match."""
+    """Globs; the rule looks only at what all six match."""
     sites: list[str] = Field(default=["*"])
     """Globs."""
     devices: list[str] = Field(default=["*"])
     """Globs."""
     metrics: list[str] = Field(default=["*"])
     """Globs."""
+    types: list[str] = Field(default=["*"])
+    """Globs over the device's type (``[[types]]``)."""
+    tags: list[str] = Field(default=["*"])
+    """Globs; any of the device's tags (``[[tags]]``) has to match."""
 
     @field_validator("expression")
     @classmethod
@@ -109,7 +119,9 @@ class Rule(Section):
             raise LocatedError(
                 ("hold_ms",), "an absence rule has no hold_ms; silent_ms says how long"
             )
-        if self.kind in ("threshold", "rate"):
+        if self.kind == "forecast" and self.within_ms == 0:
+            raise LocatedError(("within_ms",), "expected how far ahead a forecast looks, above 0")
+        if self.kind in _BOUNDED:
             self._has_bounds()
         if self.kind == "expression":
             self._uses_what_there_is()
@@ -148,10 +160,16 @@ class Rule(Section):
         return self.kind == "anomaly" or (self.kind == "expression" and self.window is None)
 
 
-def check_rules(rules: Sequence[Rule], windows: Sequence[Window], late_ms: int) -> None:
+def check_rules(
+    rules: Sequence[Rule],
+    windows: Sequence[Window],
+    late_ms: int,
+    named: Mapping[str, Sequence[str]],
+) -> None:
     """Check rules against what they name.
 
     :param late_ms: how long beyond a window and its grace the last reading may have been.
+    :param named: the names of ``types`` and of ``tags``.
     :raises LocatedError: for the first offence.
     """
     by_name = {window.name: window for window in windows}
@@ -167,6 +185,13 @@ def check_rules(rules: Sequence[Rule], windows: Sequence[Window], late_ms: int) 
             _check_window(rule, i, window, late_ms)
         if rule.of is not None:
             _check_members(rule, i, rules)
+        for field, names in named.items():
+            for glob in getattr(rule, field):
+                if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
+                    there = ", ".join(names) or "none"
+                    raise LocatedError(
+                        ("rules", i, field), f"{glob!r} matches none of [[{field}]]: {there}"
+                    )
 
 
 def _check_window(rule: Rule, i: int, window: Window, late_ms: int) -> None:
@@ -188,6 +213,12 @@ def _check_window(rule: Rule, i: int, window: Window, late_ms: int) -> None:
         raise LocatedError(
             ("rules", i, "window"),
             f"a rate rule needs the aggregate rate: add it to the window {window.name!r}",
+        )
+    if rule.kind == "forecast" and not {"trend", "trend_last"} <= set(window.aggregates):
+        raise LocatedError(
+            ("rules", i, "window"),
+            "a forecast rule needs the aggregates trend and trend_last: add them to the window "
+            f"{window.name!r}",
         )
     if rule.kind == "expression" and rule.expression is not None:
         from streams.adapters.expressions import variables

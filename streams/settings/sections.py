@@ -161,33 +161,6 @@ class MetricSpec(Section):
     """Canonical unit; units of payloads are converted to it where a conversion is known."""
 
 
-class DeviceType(Section):
-    """A type of devices, for roll-ups by type; of several that match a device the first counts."""
-
-    name: Name
-    """Names the group in results of roll-ups."""
-    devices: Globs = ["*"]
-    """Globs; a device is of the type if all three match."""
-    sites: Globs = ["*"]
-    """Globs."""
-    tenants: Globs = ["*"]
-    """Globs."""
-
-    @model_validator(mode="after")
-    def _selects(self) -> DeviceType:
-        if (self.devices, self.sites, self.tenants) == (["*"], ["*"], ["*"]):
-            raise ValueError(
-                "a type needs devices, sites or tenants: without one it takes every device, which "
-                'is what the roll-up with group = "tenant" does'
-            )
-        return self
-
-    def takes(self, tenant: str, site: str, device: str) -> bool:
-        """Whether a device is of this type, unless it is of one before."""
-        pairs = ((tenant, self.tenants), (site, self.sites), (device, self.devices))
-        return all(any(fnmatchcase(name, glob) for glob in globs) for name, globs in pairs)
-
-
 class Devices(Section):
     """Event time and identity of devices."""
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.agents.window_alerting import make_window_alerting
-from streams.settings import Rule, Settings, Topics, Webhook, Window
+from streams.settings import DeviceTag, DeviceType, Rule, Settings, Topics, Webhook, Window
 from streams.testing import Driver
 from tests.windows import MINUTE_MS, result, results_frame
 
@@ -16,12 +16,13 @@ HOT = {"kind": "threshold", "window": "1m", "over": 90.0, "clear": 80.0, "resolv
 SILENT_MS = 10 * MINUTE_MS
 
 
-def settings_with(*rules):
+def settings_with(*rules, **more):
     return Settings(
         topics=Topics(shards=2),
-        windows=[Window(name="1m", size_ms=MINUTE_MS, aggregates=["rate"])],
+        windows=[Window(name="1m", size_ms=MINUTE_MS, aggregates=["rate", "trend", "trend_last"])],
         rules=[Rule(**{"name": f"r{i}", **rule}) for i, rule in enumerate(rules)],
         webhooks=[Webhook(name="hook", url="https://example.org/", secret_file="none")],
+        **more,
     )
 
 
@@ -74,6 +75,33 @@ def test_a_rate_is_compared_per_the_time_that_the_rule_names():
     assert (alert["sample"]["value"], alert["sample"]["expected"]) == (120.0, 120.0)
 
 
+@pytest.mark.parametrize(
+    ("line", "rule", "expected"),
+    [
+        # An hour ahead: 80 + 3,600 s at a tenth of a hundredth a second.
+        ([(80, 0.0), (80, 0.001), (80, 0.003), (80, 0.002)], {}, ["-", "-", "fir", "res"]),
+        ([(80, 0.003), (80, 0.002), (80, 0.0015)], {"clear": 86.0}, ["fir", "-", "res"]),
+        # It is there already, and falls.
+        ([(91, -0.01), (89, -0.01)], {}, ["fir", "res"]),
+        ([(10, -0.003), (0, 0.1), (1, 0.0)], {"under": 0.0, "over": None}, ["fir", "-", "res"]),
+    ],
+)
+def test_a_forecast_fires_where_the_line_of_a_window_reaches_the_bound_in_time(
+    line, rule, expected
+):
+    rule = {"kind": "forecast", "window": "1m", "within_ms": 3_600_000, "over": 90.0, **rule}
+    rule = {"resolve_ms": 0, **{k: v for k, v in rule.items() if v is not None}}
+    driver = Driver(make_window_alerting(settings_with(rule)))
+    made = [
+        driver.send(results_frame(result(i, 5, trend_last=last, trend=trend)), at_ms=i)
+        for i, (last, trend) in enumerate(line)
+    ]
+    assert [states(one) for one in made] == expected
+    first = told(driver.output)[0]
+    assert "m of d" in first["why"]
+    assert "in 1 h, as it goes in 1m" in first["why"]
+
+
 def test_an_expression_sees_names_and_aggregates():
     rule = {"kind": "expression", "window": "1m", "resolve_ms": 0}
     rule["expression"] = 'mean > 2.0 * min + 1.0 || (device.startsWith("d") && rate > 3)'
@@ -91,6 +119,33 @@ def test_selectors_look_at_device_site_and_metric():
     assert [a["device"] for a in told(driver.send(results_frame(*rows), at_ms=1))] == ["d1"]
     moved = results_frame(result(1, 99, device="d2", site="north"))
     assert [a["device"] for a in told(driver.send(moved, at_ms=2))] == ["d2"]
+
+
+TYPED = {
+    "types": [DeviceType(name="pump", devices=["p*"]), DeviceType(name="rest", sites=["n"])],
+    "tags": [DeviceTag(name="old", devices=["*1"]), DeviceTag(name="loud", devices=["p*", "f1"])],
+}
+
+
+@pytest.mark.parametrize(
+    ("labels", "devices"),
+    [
+        ({"types": ["pump"]}, ["p1", "p2"]),
+        ({"types": ["re*"]}, ["f1"]),
+        ({"tags": ["old"]}, ["p1", "f1", "g1"]),
+        ({"tags": ["loud", "old"], "types": ["r*"]}, ["f1"]),
+        ({"tags": ["loud"], "devices": ["*2"]}, ["p2"]),
+        ({"tags": ["*"]}, ["p1", "p2", "f1", "g1", "g2"]),
+    ],
+)
+def test_selectors_look_at_a_devices_type_and_tags(labels, devices):
+    chosen = settings_with({**HOT, **labels}, **TYPED)
+    driver = Driver(make_window_alerting(chosen))
+    rows = [
+        result(0, 99, device=device, site="n" if device == "f1" else "s")
+        for device in ("p1", "p2", "f1", "g1", "g2")
+    ]
+    assert [a["device"] for a in told(driver.send(results_frame(*rows), at_ms=1))] == devices
 
 
 def test_a_correction_retracts_and_another_one_brings_back():

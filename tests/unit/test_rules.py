@@ -60,6 +60,14 @@ def loaded(tmp_path, monkeypatch):
             "toml:8: rules.0.window: a rate rule needs the aggregate rate",
         ),
         (
+            'kind = "forecast"\nwindow = "1m"\nover = 5.0',
+            "toml:5: rules.0: a forecast rule needs within_ms",
+        ),
+        (
+            'kind = "forecast"\nwindow = "1m"\nover = 5.0\nwithin_ms = 3600000',
+            "toml:8: rules.0.window: a forecast rule needs the aggregates trend and trend_last",
+        ),
+        (
             'kind = "absence"\nwindow = "1m"\nsilent_ms = 60000',
             "toml:9: rules.0.silent_ms: expected 120000 or more: a series in the window '1m'",
         ),
@@ -86,6 +94,8 @@ def loaded(tmp_path, monkeypatch):
         ('kind = "all"\nof = ["a", "b"]', "toml:8: rules.0.of: there is no rule 'a'"),
         ('kind = "any"\nof = ["r", "r"]', "toml:8: rules.0.of: 'r' is an any rule; expected"),
         ('kind = "all"\nof = ["anomaly"]', "toml:8: rules.0.of: List should have at least 2"),
+        ('types = ["pump*"]', "toml:7: rules.0.types: 'pump*' matches none of [[types]]: none"),
+        ('tags = ["hot"]', "toml:7: rules.0.tags: 'hot' matches none of [[tags]]: none"),
         ('kind = "sum"', "toml:7: rules.0.kind: Input should be 'anomaly', 'threshold'"),
         ("score_over = 0", "toml:7: rules.0.score_over: "),
     ],
@@ -107,7 +117,7 @@ def test_a_rule_on_scores_is_no_part_of_a_composition(loaded):
 def test_the_rules_of_the_documentation_can_be_used(loaded):
     settings = loaded(titled("rules.md", "rules.toml"))
     assert [rule.name for rule in anomaly_rules(settings)] == ["strange"]
-    assert len(window_rules(settings)) == 5
+    assert len(window_rules(settings)) == 6
 
 
 @pytest.mark.parametrize(
