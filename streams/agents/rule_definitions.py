@@ -7,6 +7,7 @@ from streams.core.rules import AnomalyRule
 from streams.core.selectors import Selector
 from streams.core.window_rules import (
     Absence,
+    Comparison,
     Composition,
     Condition,
     Test,
@@ -46,6 +47,7 @@ def window_rules(settings: Settings) -> list[WindowRule]:
             hold_ms=rule.hold_ms,
             resolve_ms=0 if rule.of is not None else rule.resolve_ms,
             tells=rule.alerts,
+            comparison=_comparison(rule),
         )
         for rule in settings.rules
         if not rule.on_scores
@@ -72,7 +74,7 @@ def _test(rule: Rule) -> Test:
         return _condition(rule.expression)
     bound = rule.over if rule.over is not None else rule.under
     assert bound is not None
-    columns = {"rate": "rate", "forecast": "trend_last"}
+    columns = {"rate": "rate", "forecast": "trend_last", "compare": "mean"}
     return Threshold(
         column=columns.get(rule.kind, rule.aggregate),
         bound=bound,
@@ -81,6 +83,12 @@ def _test(rule: Rule) -> Test:
         scale=rule.per_ms / 1000 if rule.kind == "rate" else 1.0,
         ahead_ms=(rule.within_ms or 0) if rule.kind == "forecast" else 0,
     )
+
+
+def _comparison(rule: Rule) -> Comparison | None:
+    if rule.kind != "compare":
+        return None
+    return Comparison(rule.aggregate, rule.by, rule.with_metric, rule.among, rule.least)
 
 
 def _condition(expression: str) -> Condition:

@@ -8,12 +8,13 @@ from streams.adapters.config_log import Documents, begin
 from streams.agents.alerting import make_alerting
 from streams.agents.grouping import make_grouping
 from streams.agents.host import HostOptions
+from streams.agents.peers import make_peers
 from streams.agents.window_alerting import make_window_alerting
 from streams.alerts.courier import Courier
 from streams.app import AgentSpec, AppSpec, build, run
 from streams.log import configure
 from streams.settings import Settings
-from streams.topics import AGGREGATES, ALERT_GROUPS, ANOMALIES
+from streams.topics import AGGREGATES, ALERT_GROUPS, ALERT_PEERS, ANOMALIES
 
 
 def main(settings: Settings) -> None:
@@ -23,6 +24,8 @@ def main(settings: Settings) -> None:
     if not all(rule.on_scores for rule in settings.rules):
         in_force = asyncio.run(begin(settings, Documents()))
         agents.append(AgentSpec(AGGREGATES, make_window_alerting(in_force)))
+    if any(rule.among is not None for rule in settings.rules):
+        agents.append(AgentSpec(ALERT_PEERS, make_peers(in_force)))
     if settings.routes:
         agents.append(AgentSpec(ALERT_GROUPS, make_grouping(settings)))
     spec = AppSpec(

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from streams.core.absences import Absences
+from streams.core.comparisons import split
 from streams.core.compositions import Known, compose, known
 from streams.core.episodes import (
     FIRING,
@@ -32,6 +33,8 @@ from streams.core.episodes import (
     episodes,
     reconcile,
 )
+from streams.core.metric_comparisons import MetricComparisons
+from streams.core.placement import shard_of
 from streams.core.readings import Bool, Int64
 from streams.core.registry import NEVER
 from streams.core.results import WindowResults
@@ -58,6 +61,7 @@ class RuleEngine:
 
     :param keep_ms: window -> how long after its end a correction of it may come.
     :param max_series: tracks; results of further ones are not judged.
+    :param max_compared: values held for comparisons of metrics.
     :param max_open: rules on series of which something is the matter; further ones do not fire.
     """
 
@@ -69,6 +73,7 @@ class RuleEngine:
         shards: int,
         max_series: int,
         max_open: int,
+        max_compared: int = 0,
         traits_of: TraitsOf = without_traits,
     ) -> None:
         self._rules = [r for r in rules if not isinstance(r.test, Composition)]
@@ -83,7 +88,13 @@ class RuleEngine:
             [r.test.silent_ms if isinstance(r.test, Absence) else 0 for r in self._rules]
         )
         self._watched: set[int] = set()
-        self._keep_ms = keep_ms
+        self._keep_ms = {
+            **keep_ms,
+            **{rule.looks_at: keep_ms.get(rule.window, 0) for rule in self._rules},
+        }
+        self._compared = MetricComparisons(
+            split(self._rules)[0], keep_ms, traits_of, shards=shards, limit=max_compared
+        )
         self._max_open = max_open
         self._next_off_ms = NEVER
         self.stamps = np.full(shards, -1, np.int64)
@@ -99,6 +110,27 @@ class RuleEngine:
         :param now_ms: log time.
         :param offset: of the record; shards whose stamp is not below it are left as they are.
         """
+        changes = self._take(found, now_ms, offset)
+        for compared in self._compare(found, offset):
+            changes += self._take(compared, now_ms, offset)
+        return changes
+
+    def _compare(self, found: WindowResults, offset: int) -> list[WindowResults]:
+        rows = self._compared.watched(found)
+        if not len(rows):
+            return []
+        n = len(self.stamps)
+        shards = [shard_of(found.tenant[i], found.device[i], n) for i in rows.tolist()]
+        shard = np.asarray(shards, np.int64)
+        live = self.stamps[shard] < offset
+        rows, shard = rows[live], shard[live]
+        np.minimum.at(self.dirty_since, shard, offset)
+        compared = self._compared.take(found, rows)
+        self.refused += self._compared.refused
+        self._compared.refused = 0
+        return compared
+
+    def _take(self, found: WindowResults, now_ms: int, offset: int) -> list[Change]:
         track = self._tracks.intern(found)
         self.refused += int(np.count_nonzero((track == NO_TRACK) & self._watches(found)))
         rows = np.flatnonzero(track != NO_TRACK)
@@ -155,7 +187,7 @@ class RuleEngine:
         return {name: (pending, firing) for name, (pending, firing) in counts.items()}
 
     def _watches(self, found: WindowResults) -> Bool:
-        names = {rule.window for rule in self._rules}
+        names = {rule.looks_at for rule in self._rules}
         flags: Bool = np.asarray([name in names for name in found.window.values], np.bool_)
         return flags[found.window.codes]
 
@@ -321,6 +353,7 @@ class RuleEngine:
         local = {track: i for i, track in enumerate(tracks.tolist())}
         absent = self._absences.columns
         return {
+            "compared": self._compared.snapshot(shard),
             "tracks": [[*self._tracks.keys[t], self._tracks.sites[t]] for t in tracks.tolist()],
             "end_ms": c["end_ms"][tracks],
             "seen_ms": c["seen_ms"][tracks],
@@ -371,6 +404,7 @@ class RuleEngine:
         for name, device, told in state["told"]:
             if name in composed and tuple(device) in self._tracks.of_device:
                 self._told[composed[name], (device[0], device[1])] = [Told(**one) for one in told]
+        self._compared.restore(shard, state.get("compared", ()))
         self.stamps[shard] = stamp
 
 

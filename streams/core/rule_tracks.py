@@ -57,8 +57,8 @@ class Tracks:
         self._shards = shards
         self._limit = limit
         self._selections: dict[str, tuple[Int32, Selection]] = {}
-        for window in dict.fromkeys(rule.window for rule in rules):
-            mine = [i for i, rule in enumerate(rules) if rule.window == window]
+        for window in dict.fromkeys(rule.looks_at for rule in rules):
+            mine = [i for i, rule in enumerate(rules) if rule.looks_at == window]
             chosen = Selection([rules[i].selector for i in mine], traits_of)
             self._selections[window] = np.asarray(mine, np.int32), chosen
         self._sets: dict[bytes, int] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,21 @@ class Composition:
     within_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What of a window is compared: with another ``metric`` of the device, or ``among`` devices.
+
+    ``among`` is ``site``, ``type`` or ``tenant``: with the median of those that the rule looks at,
+    if there are ``least`` of them.
+    """
+
+    column: str
+    by: Literal["difference", "ratio"]
+    metric: str | None = None
+    among: str | None = None
+    least: int = 1
+
+
 Test = Threshold | Condition | Absence | Composition
 
 
@@ -99,6 +115,13 @@ class WindowRule:
     hold_ms: int = 0
     resolve_ms: int = 0
     tells: bool = True
+    comparison: Comparison | None = None
+    """Then the test looks at what that says, and not at the window's own results."""
+
+    @property
+    def looks_at(self) -> str:
+        """The window of the results that it is judged on; that of a comparison has its name."""
+        return self.window if self.comparison is None else f"{self.window}/{self.name}"
 
 
 class Tests:

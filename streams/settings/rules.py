@@ -24,6 +24,20 @@ _OF_KIND: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "threshold": (("window",), ("aggregate", "over", "under", "clear", "resolve_ms")),
     "rate": (("window",), ("per_ms", "over", "under", "clear", "resolve_ms")),
     "forecast": (("window", "within_ms"), ("over", "under", "clear", "resolve_ms")),
+    "compare": (
+        ("window",),
+        (
+            "aggregate",
+            "by",
+            "with_metric",
+            "among",
+            "least",
+            "over",
+            "under",
+            "clear",
+            "resolve_ms",
+        ),
+    ),
     "absence": (("window", "silent_ms"), ()),
     "expression": (("expression",), ("window", "resolve_ms")),
     "all": (("of",), ("within_ms",)),
@@ -31,7 +45,7 @@ _OF_KIND: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Of each kind: the fields that it needs, and those that it may have; others are refused."""
 _SPECIFIC = {field for needs, may in _OF_KIND.values() for field in (*needs, *may)}
-_BOUNDED = ("threshold", "rate", "forecast")
+_BOUNDED = ("threshold", "rate", "forecast", "compare")
 _MEMBERS = (*_BOUNDED, "expression")
 
 
@@ -41,11 +55,20 @@ class Rule(Section):
     name: Name
     """Names the rule in alerts and in their ids."""
     kind: Literal[
-        "anomaly", "threshold", "rate", "forecast", "absence", "expression", "all", "any"
+        "anomaly",
+        "threshold",
+        "rate",
+        "forecast",
+        "compare",
+        "absence",
+        "expression",
+        "all",
+        "any",
     ] = "anomaly"
     """``anomaly`` looks at scores; ``threshold`` and ``rate`` at an aggregate of closed windows,
     which needs ``over`` or ``under``; ``forecast`` at the line through a window's readings, and
-    fires where it reaches ``over`` or ``under`` within ``within_ms``; ``absence`` at series without
+    fires where it reaches ``over`` or ``under`` within ``within_ms``; ``compare`` at a window less
+    that of ``with_metric``, or less the median ``among`` devices; ``absence`` at series without
     readings; ``expression`` at whatever it says; ``all`` and ``any`` at other rules, per device."""
     score_over: Annotated[float, Field(gt=0)] = 5.0
     """``anomaly``: in robust standard deviations."""
@@ -53,8 +76,17 @@ class Rule(Section):
     """The window definition whose results are looked at. An ``expression`` without one looks at
     scores."""
     aggregate: Name = "mean"
-    """``threshold``: ``count``, ``sum``, ``min``, ``max``, ``mean``, ``sd``, or a further aggregate
-    of the window."""
+    """``threshold``, ``compare``: ``count``, ``sum``, ``min``, ``max``, ``mean``, ``sd``, or a
+    further aggregate of the window."""
+    by: Literal["difference", "ratio"] = "difference"
+    """``compare``: the one less the other, or divided by it."""
+    with_metric: Name | None = None
+    """``compare``: with this metric of the same device, in the same window."""
+    among: Literal["site", "type", "tenant"] | None = None
+    """``compare``: with the median over the devices of the same site, type or tenant that the rule
+    looks at, in the same window."""
+    least: Annotated[int, Field(ge=2)] = 3
+    """``among``: of fewer devices no median is taken."""
     per_ms: Positive = 1_000
     """``rate``: over which time a change is meant; the window needs the aggregate ``rate``."""
     over: float | None = None
@@ -119,6 +151,10 @@ class Rule(Section):
             raise LocatedError(
                 ("hold_ms",), "an absence rule has no hold_ms; silent_ms says how long"
             )
+        if self.kind == "compare" and (self.with_metric is None) == (self.among is None):
+            raise ValueError("a compare rule needs with_metric or among, not both")
+        if self.with_metric is not None and "least" in self.model_fields_set:
+            raise LocatedError(("least",), "least goes with among: with_metric compares two")
         if self.kind == "forecast" and self.within_ms == 0:
             raise LocatedError(("within_ms",), "expected how far ahead a forecast looks, above 0")
         if self.kind in _BOUNDED:
@@ -195,15 +231,18 @@ def check_rules(
 
 
 def _check_window(rule: Rule, i: int, window: Window, late_ms: int) -> None:
-    wrong = [metric for metric in rule.metrics if not _may_be_in(metric, window.metrics)]
+    compared = () if rule.with_metric is None else (rule.with_metric,)
+    wrong = [
+        metric for metric in (*rule.metrics, *compared) if not _may_be_in(metric, window.metrics)
+    ]
     if wrong:
         raise LocatedError(
-            ("rules", i, "metrics"),
+            ("rules", i, "with_metric" if wrong[0] in compared else "metrics"),
             f"the window {window.name!r} has no metric {wrong[0]!r}; it takes "
             f"{', '.join(window.metrics)}",
         )
     there = (*PLAIN, *window.aggregates)
-    if rule.kind == "threshold" and rule.aggregate not in there:
+    if rule.kind in ("threshold", "compare") and rule.aggregate not in there:
         raise LocatedError(
             ("rules", i, "aggregate"),
             f"the window {window.name!r} has no {rule.aggregate!r}, expected one of "
@@ -270,6 +309,11 @@ def _check_members(rule: Rule, i: int, rules: Sequence[Rule]) -> None:
         other = by_name.get(name)
         if other is None:
             raise LocatedError(("rules", i, "of"), f"there is no rule {name!r}")
+        if other.among is not None:
+            raise LocatedError(
+                ("rules", i, "of"),
+                f"{name!r} compares devices with each other; expected rules on one device",
+            )
         if other.kind not in _MEMBERS or other.window is None:
             raise LocatedError(
                 ("rules", i, "of"),

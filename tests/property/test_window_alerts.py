@@ -257,17 +257,17 @@ def test_a_correction_of_a_part_retracts_the_whole():
 
 
 def test_what_is_beyond_a_limit_is_refused_and_counted():
-    from streams.agents.window_alerting import _REFUSED
+    from streams.agents.window_alerting import REFUSED
 
     chosen = settings_with(HOT)
     chosen = chosen.model_copy(
         update={"alerts": chosen.alerts.model_copy(update={"max_series": 2, "max_open": 1})}
     )
     driver = Driver(make_window_alerting(chosen))
-    before = _REFUSED._value.get()
+    before = REFUSED._value.get()
     rows = [result(0, 99, device=name) for name in "abc"]
     assert [a["device"] for a in told(driver.send(results_frame(*rows), at_ms=1))] == ["a"]
-    assert _REFUSED._value.get() == before + 2
+    assert REFUSED._value.get() == before + 2
 
 
 RULES = (

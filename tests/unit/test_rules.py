@@ -60,6 +60,18 @@ def loaded(tmp_path, monkeypatch):
             "toml:8: rules.0.window: a rate rule needs the aggregate rate",
         ),
         (
+            'kind = "compare"\nwindow = "1m"\nover = 5.0',
+            "toml:5: rules.0: a compare rule needs with_metric or among, not both",
+        ),
+        (
+            'kind = "compare"\nwindow = "1m"\nover = 5.0\nwith_metric = "humidity"',
+            "toml:10: rules.0.with_metric: the window '1m' has no metric 'humidity'",
+        ),
+        (
+            'kind = "compare"\nwindow = "1m"\nover = 5.0\nwith_metric = "t1"\nleast = 3',
+            "toml:11: rules.0.least: least goes with among",
+        ),
+        (
             'kind = "forecast"\nwindow = "1m"\nover = 5.0',
             "toml:5: rules.0: a forecast rule needs within_ms",
         ),
@@ -92,6 +104,11 @@ def loaded(tmp_path, monkeypatch):
             "exists(...) is not allowed in an expression; there are size",
         ),
         ('kind = "all"\nof = ["a", "b"]', "toml:8: rules.0.of: there is no rule 'a'"),
+        (
+            'kind = "all"\nof = ["o", "o"]\n[[rules]]\nname = "o"\nkind = "compare"\nwindow = "1m"\n'
+            'among = "site"\nover = 1.0',
+            "toml:8: rules.0.of: 'o' compares devices with each other; expected rules on one",
+        ),
         ('kind = "any"\nof = ["r", "r"]', "toml:8: rules.0.of: 'r' is an any rule; expected"),
         ('kind = "all"\nof = ["anomaly"]', "toml:8: rules.0.of: List should have at least 2"),
         ('types = ["pump*"]', "toml:7: rules.0.types: 'pump*' matches none of [[types]]: none"),
@@ -117,7 +134,7 @@ def test_a_rule_on_scores_is_no_part_of_a_composition(loaded):
 def test_the_rules_of_the_documentation_can_be_used(loaded):
     settings = loaded(titled("rules.md", "rules.toml"))
     assert [rule.name for rule in anomaly_rules(settings)] == ["strange"]
-    assert len(window_rules(settings)) == 6
+    assert len(window_rules(settings)) == 8
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,214 @@
+"""The agent on ``alert.peers``: devices compared with the median of their group.
+
+The devices of a group lie in all partitions. What rules compare among devices goes, in frames
+like those of ``aggregates``, by way of ``alert.peers`` into the partition of its group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from streams.adapters import results, shard_codec
+from streams.adapters.rejected import rejected_from_log
+from streams.agents.device_types import traits_by
+from streams.agents.forwarding import AMONG_HEADER
+from streams.agents.rule_definitions import kept_ms, window_rules
+from streams.agents.telling import StandingCounts, Teller
+from streams.agents.window_alerting import REFUSED
+from streams.agents.window_alerts import alert_of
+from streams.core.comparisons import Chosen, comparison_of, split
+from streams.core.group_comparisons import GroupComparisons
+from streams.core.log_clock import LogClock
+from streams.core.placement import shard_of
+from streams.core.registry import NEVER
+from streams.core.results import WindowResults
+from streams.core.rule_engine import RuleEngine
+from streams.core.rule_pairs import Change
+from streams.errors import DecodeError, StateError
+from streams.ports import (
+    LogicFactory,
+    LogRecord,
+    PartitionLogic,
+    Produce,
+    header,
+    is_time_marker,
+)
+from streams.settings import Settings
+from streams.topics import ALERT_PEERS
+
+_KINDS = ("site", "type", "tenant")
+
+
+@dataclass(slots=True)
+class _Part:
+    """Some groups, which know nothing of others."""
+
+    comparisons: GroupComparisons
+    engine: RuleEngine
+    stamp: int = -1
+    dirty_since: int = NEVER
+
+    def touch(self, offset: int) -> None:
+        self.dirty_since = min(self.dirty_since, offset)
+
+    def pass_time(self, now_ms: int, offset: int) -> list[Change]:
+        changes: list[Change] = []
+        for compared in self.comparisons.pass_time(now_ms):
+            self.touch(offset)
+            changes += self.engine.take(compared, now_ms, offset)
+        changes += self.engine.pass_time(now_ms, offset)
+        self.touch(int(self.engine.dirty_since[0]))
+        return changes
+
+
+def make_peers(settings: Settings) -> LogicFactory:
+    """Return the factory of the comparisons among devices."""
+
+    def factory(partition: int, partitions: int) -> PartitionLogic:
+        return PeerLogic(settings, partition)
+
+    return factory
+
+
+class PeerLogic:
+    """Results of the devices of some groups in; life cycles and messages of alerts out."""
+
+    def __init__(self, settings: Settings, partition: int) -> None:
+        self._partition = partition
+        self._max_bytes = settings.gateway.max_rejected_bytes
+        self._clock = LogClock()
+        self._teller = Teller(settings, partition)
+        self._standing = StandingCounts(ALERT_PEERS, partition)
+        self._rules = split(window_rules(settings))[1]
+        traits_of = traits_by(settings.types, settings.tags)
+        self._chosen = Chosen(self._rules, traits_of)
+        n = settings.topics.shards
+        self._parts = [
+            _Part(
+                GroupComparisons(
+                    self._rules,
+                    kept_ms(settings),
+                    quiet_ms=settings.alerts.compare_quiet_ms,
+                    limit=settings.alerts.max_compared // n,
+                ),
+                RuleEngine(
+                    self._rules,
+                    kept_ms(settings),
+                    shards=1,
+                    max_series=settings.alerts.max_series // n,
+                    max_open=settings.alerts.max_open // n,
+                    traits_of=traits_of,
+                ),
+            )
+            for _ in range(n)
+        ]
+
+    def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
+        """Take the next records of ``alert.peers``; see :class:`PartitionLogic`."""
+        out: list[Produce] = []
+        offsets = np.asarray([record.offset for record in records], np.int64)
+        times = np.asarray([record.timestamp for record in records], np.int64)
+        for record, now_ms in zip(records, self._clock.read(offsets, times).tolist(), strict=True):
+            for part in self._parts:
+                if part.stamp < record.offset:
+                    out += self._tell(part.pass_time(now_ms, record.offset))
+            if is_time_marker(record):
+                continue
+            try:
+                found = results.decode_windows(record.value or b"")
+                self._take(found, _among(record), now_ms, record.offset)
+            except DecodeError as error:
+                out.append(self._reject(record, error))
+        self._count_refused()
+        return out
+
+    def _take(self, found: WindowResults, among: str, now_ms: int, offset: int) -> None:
+        for row in self._chosen.watches(found).tolist():
+            for number, tenant, group in self._chosen.groups(found, row):
+                if comparison_of(self._rules[number]).among != among:
+                    continue
+                part = self._parts[shard_of(tenant, f"{among}/{group}", len(self._parts))]
+                if part.stamp < offset:
+                    part.touch(offset)
+                    part.comparisons.take(found, row, number, group, now_ms)
+
+    def _count_refused(self) -> None:
+        for part in self._parts:
+            if part.engine.refused or part.comparisons.refused:
+                REFUSED.inc(part.engine.refused + part.comparisons.refused)
+                part.engine.refused = part.comparisons.refused = 0
+
+    def dirty(self) -> Mapping[str, int]:
+        """Return the changed parts."""
+        parts = enumerate(self._parts)
+        return {str(i): part.dirty_since for i, part in parts if part.dirty_since != NEVER}
+
+    def snapshot(self, key: str) -> bytes:
+        """Return a part's state and mark it clean."""
+        part = self._parts[int(key)]
+        part.dirty_since = NEVER
+        engine = part.engine.snapshot(0)
+        self._standing.show(_summed([part.engine.count() for part in self._parts]))
+        return shard_codec.encode(
+            {
+                "clock_ms": self._clock.now_ms,
+                "compared": part.comparisons.snapshot(),
+                "engine": engine,
+            }
+        )
+
+    def restore(self, key: str, stamp: int, state: bytes) -> None:
+        """Load a part; what belongs to rules that are gone is forgotten.
+
+        :raises StateError: if it was written by another version, or with another number of shards.
+        """
+        loaded = shard_codec.decode(state)
+        if int(key) >= len(self._parts):
+            raise StateError(
+                f"{ALERT_PEERS}, partition {self._partition}: stored state has a shard {key}, but "
+                f"topics.shards is {len(self._parts)}; it may not change while state is kept"
+            )
+        part = self._parts[int(key)]
+        self._clock.learn(stamp, loaded["clock_ms"])
+        part.stamp = stamp
+        part.comparisons.restore(loaded["compared"])
+        part.engine.restore(0, stamp, loaded["engine"])
+
+    def wants_time(self) -> bool:
+        """Whether a group waits to be quiet, or an alert for log time to pass."""
+        return any(p.comparisons.wants_time() or p.engine.wants_time() for p in self._parts)
+
+    def _tell(self, changes: Sequence[Change]) -> list[Produce]:
+        return [produce for change in changes for produce in self._teller.tell(alert_of(change))]
+
+    def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
+        return rejected_from_log(
+            record,
+            error,
+            topic=ALERT_PEERS,
+            partition=self._partition,
+            max_bytes=self._max_bytes,
+        )
+
+
+def _among(record: LogRecord) -> str:
+    """Return what kind of groups a frame is for.
+
+    :raises DecodeError: if it does not say.
+    """
+    among = (header(record, AMONG_HEADER) or b"").decode(errors="replace")
+    if among not in _KINDS:
+        raise DecodeError(
+            "alert-peers", f"the header {AMONG_HEADER} is {among!r}, expected one of {_KINDS}"
+        )
+    return among
+
+
+def _summed(counts: Sequence[Mapping[str, tuple[int, int]]]) -> dict[str, tuple[int, int]]:
+    return {
+        rule: (sum(one[rule][0] for one in counts), sum(one[rule][1] for one in counts))
+        for rule in counts[0]
+    }
