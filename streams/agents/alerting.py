@@ -10,10 +10,10 @@ from streams.adapters import results, shard_codec
 from streams.adapters.rejected import rejected_from_log
 from streams.agents.device_types import traits_by
 from streams.agents.rule_definitions import anomaly_rules
+from streams.agents.stamps import Stamp
 from streams.agents.telling import StandingCounts, Teller
 from streams.core.alert_states import (
     FIRING,
-    NEVER,
     Alert,
     Sample,
     Standing,
@@ -21,6 +21,7 @@ from streams.core.alert_states import (
     observe,
     pass_time,
 )
+from streams.core.registry import NEVER
 from streams.core.results import Scores
 from streams.core.rules import RuleBook, Series
 from streams.errors import DecodeError
@@ -54,16 +55,15 @@ class AlertLogic:
         self._standing: dict[tuple[str, Series], Standing] = {}
         self._clock_ms = 0
         self._next_deadline_ms = NEVER
-        self._stamp = -1
-        self._dirty_since = NEVER
+        self._stamp = Stamp()
 
     def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
         """Take the next records of ``anomalies``; see :class:`PartitionLogic`."""
         out: list[Produce] = []
         for record in records:
-            if record.offset <= self._stamp:
+            if not self._stamp.takes(record.offset):
                 continue
-            self._dirty_since = min(self._dirty_since, record.offset)
+            self._stamp.touch(record.offset)
             self._clock_ms = max(self._clock_ms, record.timestamp)
             out += self._tell(self._pass_time())
             if is_time_marker(record):
@@ -78,11 +78,11 @@ class AlertLogic:
 
     def dirty(self) -> Mapping[str, int]:
         """Return the one key, if it changed."""
-        return {} if self._dirty_since == NEVER else {STATE_KEY: self._dirty_since}
+        return {STATE_KEY: self._stamp.dirty_since} if self._stamp.is_dirty else {}
 
     def snapshot(self, key: str) -> bytes:
         """Return what is pending and firing."""
-        self._dirty_since = NEVER
+        self._stamp.stored()
         self._show()
         rows = [
             [rule, asdict(series), asdict(standing)]
@@ -93,7 +93,7 @@ class AlertLogic:
     def restore(self, key: str, stamp: int, state: bytes) -> None:
         """Load a snapshot; what belongs to rules that are gone is forgotten."""
         loaded = shard_codec.decode(state)
-        self._clock_ms, self._stamp = loaded["clock_ms"], stamp
+        self._clock_ms, self._stamp.at = loaded["clock_ms"], stamp
         for rule, series, standing in loaded["standing"]:
             if rule in self._rules:
                 self._remember(rule, Series(**series), _standing_from(standing))

@@ -7,7 +7,7 @@ like those of ``aggregates``, by way of ``alert.peers`` into the partition of it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from streams.adapters.rejected import rejected_from_log
 from streams.agents.device_types import traits_by
 from streams.agents.forwarding import AMONG_HEADER
 from streams.agents.rule_definitions import kept_ms, window_rules
+from streams.agents.stamps import Stamp, dirty, number_of
 from streams.agents.telling import StandingCounts, Teller
 from streams.agents.window_alerting import REFUSED
 from streams.agents.window_alerts import alert_of
@@ -23,11 +24,10 @@ from streams.core.comparisons import Chosen, comparison_of, split
 from streams.core.group_comparisons import GroupComparisons
 from streams.core.log_clock import LogClock
 from streams.core.placement import shard_of
-from streams.core.registry import NEVER
 from streams.core.results import WindowResults
 from streams.core.rule_engine import RuleEngine
 from streams.core.rule_pairs import Change
-from streams.errors import DecodeError, StateError
+from streams.errors import DecodeError
 from streams.ports import (
     LogicFactory,
     LogRecord,
@@ -48,19 +48,15 @@ class _Part:
 
     comparisons: GroupComparisons
     engine: RuleEngine
-    stamp: int = -1
-    dirty_since: int = NEVER
-
-    def touch(self, offset: int) -> None:
-        self.dirty_since = min(self.dirty_since, offset)
+    stamp: Stamp = field(default_factory=Stamp)
 
     def pass_time(self, now_ms: int, offset: int) -> list[Change]:
         changes: list[Change] = []
         for compared in self.comparisons.pass_time(now_ms):
-            self.touch(offset)
+            self.stamp.touch(offset)
             changes += self.engine.take(compared, now_ms, offset)
         changes += self.engine.pass_time(now_ms, offset)
-        self.touch(int(self.engine.dirty_since[0]))
+        self.stamp.touch(int(self.engine.dirty_since[0]))
         return changes
 
 
@@ -92,14 +88,14 @@ class PeerLogic:
                     self._rules,
                     kept_ms(settings),
                     quiet_ms=settings.alerts.compare_quiet_ms,
-                    limit=settings.alerts.max_compared // n,
+                    limit=settings.alerts.max_compared,
                 ),
                 RuleEngine(
                     self._rules,
                     kept_ms(settings),
                     shards=1,
-                    max_series=settings.alerts.max_series // n,
-                    max_open=settings.alerts.max_open // n,
+                    max_series=settings.alerts.max_series,
+                    max_open=settings.alerts.max_open,
                     traits_of=traits_of,
                 ),
             )
@@ -113,7 +109,7 @@ class PeerLogic:
         times = np.asarray([record.timestamp for record in records], np.int64)
         for record, now_ms in zip(records, self._clock.read(offsets, times).tolist(), strict=True):
             for part in self._parts:
-                if part.stamp < record.offset:
+                if part.stamp.takes(record.offset):
                     out += self._tell(part.pass_time(now_ms, record.offset))
             if is_time_marker(record):
                 continue
@@ -131,8 +127,8 @@ class PeerLogic:
                 if comparison_of(self._rules[number]).among != among:
                     continue
                 part = self._parts[shard_of(tenant, f"{among}/{group}", len(self._parts))]
-                if part.stamp < offset:
-                    part.touch(offset)
+                if part.stamp.takes(offset):
+                    part.stamp.touch(offset)
                     part.comparisons.take(found, row, number, group, now_ms)
 
     def _count_refused(self) -> None:
@@ -143,13 +139,12 @@ class PeerLogic:
 
     def dirty(self) -> Mapping[str, int]:
         """Return the changed parts."""
-        parts = enumerate(self._parts)
-        return {str(i): part.dirty_since for i, part in parts if part.dirty_since != NEVER}
+        return dirty([part.stamp for part in self._parts])
 
     def snapshot(self, key: str) -> bytes:
         """Return a part's state and mark it clean."""
         part = self._parts[int(key)]
-        part.dirty_since = NEVER
+        part.stamp.stored()
         engine = part.engine.snapshot(0)
         self._standing.show(_summed([part.engine.count() for part in self._parts]))
         return shard_codec.encode(
@@ -166,14 +161,9 @@ class PeerLogic:
         :raises StateError: if it was written by another version, or with another number of shards.
         """
         loaded = shard_codec.decode(state)
-        if int(key) >= len(self._parts):
-            raise StateError(
-                f"{ALERT_PEERS}, partition {self._partition}: stored state has a shard {key}, but "
-                f"topics.shards is {len(self._parts)}; it may not change while state is kept"
-            )
-        part = self._parts[int(key)]
+        part = self._parts[number_of(key, len(self._parts), ALERT_PEERS, self._partition)]
         self._clock.learn(stamp, loaded["clock_ms"])
-        part.stamp = stamp
+        part.stamp.at = stamp
         part.comparisons.restore(loaded["compared"])
         part.engine.restore(0, stamp, loaded["engine"])
 

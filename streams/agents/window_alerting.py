@@ -13,6 +13,7 @@ from streams.adapters.rejected import rejected_from_log
 from streams.agents.device_types import traits_by
 from streams.agents.forwarding import Forwarder
 from streams.agents.rule_definitions import kept_ms, window_rules
+from streams.agents.stamps import number_of
 from streams.agents.telling import StandingCounts, Teller
 from streams.agents.window_alerts import alert_of
 from streams.core.comparisons import split
@@ -22,7 +23,7 @@ from streams.core.registry import NEVER
 from streams.core.results import WindowResults
 from streams.core.rule_engine import RuleEngine
 from streams.core.rule_pairs import Change
-from streams.errors import DecodeError, StateError
+from streams.errors import DecodeError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
 from streams.settings import Settings
 from streams.settings.generations import base_name, generation_of
@@ -110,13 +111,9 @@ class WindowAlertLogic:
         :raises StateError: if it was written by another version, or with another number of shards.
         """
         loaded = shard_codec.decode(state)
-        if int(key) >= len(self.engine.stamps):
-            raise StateError(
-                f"{AGGREGATES}, partition {self._partition}: stored state has a shard {key}, but "
-                f"topics.shards is {len(self.engine.stamps)}; it may not change while state is kept"
-            )
+        shard = number_of(key, len(self.engine.stamps), AGGREGATES, self._partition)
         self._clock.learn(stamp, loaded["clock_ms"])
-        self.engine.restore(int(key), stamp, loaded)
+        self.engine.restore(shard, stamp, loaded)
 
     def wants_time(self) -> bool:
         """Whether an alert, or a silence, waits for log time to pass."""

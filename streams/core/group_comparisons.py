@@ -49,7 +49,7 @@ class GroupComparisons:
         self._quiet_ms, self._limit = quiet_ms, limit
         self._boards: dict[Key, Board] = {}
         self._turns: dict[Key, dict[int, Turn]] = {}
-        self._due: dict[Key, dict[int, None]] = {}
+        self._due: dict[Key, set[int]] = {}
         self._next_ms = NEVER
         self._values = 0
         self.refused = 0
@@ -76,10 +76,10 @@ class GroupComparisons:
         turns = self._turns.setdefault(key, {})
         for old in [s for s in turns if s not in board.windows]:
             del turns[old]
-            self._due.get(key, {}).pop(old, None)
+            self._due.get(key, set()).discard(old)
         if start_ms in board.windows:
             turns.setdefault(start_ms, Turn(now_ms)).changed_ms = now_ms
-            self._due.setdefault(key, {})[start_ms] = None
+            self._due.setdefault(key, set()).add(start_ms)
             self._next_ms = min(self._next_ms, now_ms + self._quiet_ms)
 
     def pass_time(self, now_ms: int) -> list[WindowResults]:
@@ -88,14 +88,15 @@ class GroupComparisons:
             return []
         out: list[WindowResults] = []
         self._next_ms = NEVER
-        for key, starts in list(self._due.items()):
+        # In an order that stored state has, too.
+        for key, starts in sorted(self._due.items()):
             said: list[Said] = []
-            for start_ms in list(starts):
+            for start_ms in sorted(starts):
                 turn = self._turns[key][start_ms]
                 if turn.changed_ms + self._quiet_ms > now_ms:
                     self._next_ms = min(self._next_ms, turn.changed_ms + self._quiet_ms)
                     continue
-                del starts[start_ms]
+                starts.remove(start_ms)
                 said += self._compare(key, start_ms, turn)
             if not starts:
                 del self._due[key]
@@ -144,7 +145,7 @@ class GroupComparisons:
             board = self._boards[key] = Board.of(0, kept)
             self._values += sum(len(of) for of in board.windows.values())
             self._turns[key] = {start: Turn(changed, told) for start, changed, told, _ in turns}
-            due = {start: None for start, *_, is_due in turns if is_due}
+            due = {start for start, *_, is_due in turns if is_due}
             if due:
                 self._due[key] = due
                 self._next_ms = 0

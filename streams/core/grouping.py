@@ -169,6 +169,10 @@ class Groups:
         self._note(group, alert["id"], now_ms)
         return self._due(group, now_ms)
 
+    def is_due(self, now_ms: int) -> bool:
+        """Whether :meth:`pass_time` may change something."""
+        return now_ms >= min(self._next_ms, self._next_mute_ms)
+
     def pass_time(self, now_ms: int) -> list[Notice]:
         """Let time pass; return what is due."""
         notices: list[Notice] = []

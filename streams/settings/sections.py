@@ -386,12 +386,12 @@ class Alerts(Section):
     """Per partition: series of windows that rules look at; results of others are refused, and
     counted."""
     max_compared: Positive = 500_000
-    """Per partition: results held to be compared with others, about 300 bytes each; further
-    ones are not compared, and counted."""
+    """Per partition, and among devices per shard: results held to be compared with others, about
+    300 bytes each; further ones are not compared, and counted."""
     compare_quiet_ms: Positive = 2_000
     """Log time without a change of a group's results after which they are compared."""
     max_grouped: Positive = 100_000
-    """Per partition: alerts that are told in groups; others are told one by one, and counted."""
+    """Per shard: alerts that are told in groups; others are told one by one, and counted."""
     max_listed: Annotated[int, Field(gt=0, le=100)] = 20
     """Alerts that one message about a group lists; it says how many there are."""
     max_open: Positive = 100_000

@@ -288,7 +288,8 @@ ESCALATING = {"escalate_after_ms": 500 * S, "escalate_to": ["boss"]}
 @given(
     steps,
     st.lists(
-        st.tuples(st.integers(1, 4), st.sampled_from(["", "checkpoint", "crash"])), max_size=9
+        st.tuples(st.integers(1, 4), st.sampled_from(["", "checkpoint", "part", "crash"])),
+        max_size=9,
     ),
 )
 def test_crashes_and_batches_make_the_same_messages_under_the_same_ids(steps, happenings):
@@ -301,6 +302,8 @@ def test_crashes_and_batches_make_the_same_messages_under_the_same_ids(steps, ha
         rough.step(size)
         if happening == "checkpoint":
             rough.checkpoint()
+        elif happening == "part":
+            rough.checkpoint(keys=1)
         elif happening == "crash":
             rough.crash()
     rough.run()

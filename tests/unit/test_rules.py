@@ -105,8 +105,8 @@ def loaded(tmp_path, monkeypatch):
         ),
         ('kind = "all"\nof = ["a", "b"]', "toml:8: rules.0.of: there is no rule 'a'"),
         (
-            'kind = "all"\nof = ["o", "o"]\n[[rules]]\nname = "o"\nkind = "compare"\nwindow = "1m"\n'
-            'among = "site"\nover = 1.0',
+            'kind = "all"\nof = ["o", "o"]\n[[rules]]\nname = "o"\nkind = "compare"\n'
+            'window = "1m"\namong = "site"\nover = 1.0',
             "toml:8: rules.0.of: 'o' compares devices with each other; expected rules on one",
         ),
         ('kind = "any"\nof = ["r", "r"]', "toml:8: rules.0.of: 'r' is an any rule; expected"),
