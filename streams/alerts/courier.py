@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from prometheus_client import Counter, Gauge, Histogram
 
 from streams.alerts.channel import Outcome, channels_of
+from streams.alerts.disabled import Disabled, is_note, write_note
 from streams.alerts.pacing import Breaker, Pace
 from streams.alerts.sender import body_of
 from streams.log import get_logger
@@ -36,6 +37,11 @@ _OLDEST = Gauge("headwater_alerts_outbox_oldest_seconds", "Age of the oldest wai
 _ATTEMPTS = Counter("headwater_alerts_attempts", "Attempts at endpoints.", ["endpoint", "outcome"])
 _BREAKER = Gauge(
     "headwater_alerts_breaker_open", "1 while an endpoint fails and is only tried.", ["endpoint"]
+)
+_DISABLED = Gauge(
+    "headwater_alerts_endpoint_disabled",
+    "1 while an endpoint gets nothing: it said 410.",
+    ["endpoint"],
 )
 _DELIVERY = Histogram(
     "headwater_alerts_delivery_seconds",
@@ -81,7 +87,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         self._chains: dict[tuple[str, str], deque[Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._catching_up: dict[TopicPartition, int] = {}
-        self._disabled: set[str] = set()
+        self._disabled = Disabled.of(settings)
         limits = settings.alerts
         self._pace = Pace(
             limits.retry_min_ms / 1000, limits.retry_max_ms / 1000, limits.breaker_failures
@@ -168,6 +174,11 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 self._dispatch(message)
 
     def _take(self, record: Any) -> None:
+        if is_note(record.key):
+            self._disabled.take(record.key, record.value)
+            for name in self._channels:
+                _DISABLED.labels(name).set(name in self._disabled.names)
+            return
         identity = record.key.decode()
         entry = orjson.loads(record.value) if record.value else None
         if entry is None or entry["status"] != "pending":
@@ -228,7 +239,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         give_up_at = message.queued_ms / 1000 + self._limits.give_up_hours * 3600
         attempt = 0
         while message.id in self._waiting:
-            if message.endpoint in self._disabled:
+            if message.endpoint in self._disabled.names:
                 await self._bury(message, "the receiver answered 410 Gone: endpoint disabled")
                 return
             if breaker.is_open and time.time() > give_up_at:
@@ -271,13 +282,26 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         breaker.failed(time.monotonic(), random.random(), outcome.retry_after_s)
         _BREAKER.labels(message.endpoint).set(breaker.is_open)
         if outcome.gone:
-            self._disabled.add(message.endpoint)
+            await self._disable(message.endpoint)
             return
         pause_s = self._pace.pause_s(attempt, random.random(), outcome.retry_after_s)
         if time.time() + pause_s > give_up_at:
             await self._bury(message, f"given up after {attempt} attempts: {outcome.reason}")
             return
         await asyncio.sleep(pause_s)
+
+    async def _disable(self, endpoint: str) -> None:
+        if endpoint in self._disabled.names:
+            return
+        self._disabled.names.add(endpoint)
+        _DISABLED.labels(endpoint).set(1)
+        _log.error(
+            "the receiver answered 410 Gone: nothing more is sent to it; if it is back: "
+            f"headwater alerts enable {endpoint}",
+            endpoint=endpoint,
+        )
+        note = self._disabled.note(endpoint)
+        await write_note(self._producer, self._settings.topics.partitions, *note)
 
     async def _bury(self, message: Message, reason: str) -> None:
         entry = {**message.entry, "status": "dead", "reason": reason}

@@ -149,7 +149,12 @@ def test_after_410_and_a_kill_messages_are_brought_back_and_a_correction_takes_o
     process.kill()
     process.wait()
     start()
-    start.command("alerts", "redeliver", "--all", "hook")
+    publish(result(2, 60.0, device="e"), topic="aggregates")
+    eventually(lambda: len(orjson.loads(start.command("alerts", "dead", "--json"))) == 2)
+    assert len(receiver.got) == 2  # The process that came back knows that the receiver is gone.
+    assert orjson.loads(start.command("alerts", "enable", "--json")) == ["hook"]
+    start.command("alerts", "enable", "hook")
+    start.command("alerts", "redeliver", dead[0]["id"])
     eventually(lambda: receiver.ids().count(dead[0]["id"]) == 2, within_s=60)
     publish(result(1, 70.0, rank=1), topic="aggregates")
     eventually(lambda: len(set(receiver.ids())) == 3, within_s=60)
