@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from prometheus_client import Counter, Gauge
 
 from streams.adapters import shard_codec
 from streams.adapters.rejected import rejected_from_log
+from streams.agents.editions import Edition, Editions
 from streams.agents.routing import mutes_of, routes_of
 from streams.agents.stamps import Stamp, dirty, number_of
 from streams.agents.telling import CONTROL_HEADER, Outbox, group_key
-from streams.core.grouping import CHANGED, Group, Groups, Member, Notice, labels_of
+from streams.core.grouping import CHANGED, Group, Groups, Member, Notice, Route, labels_of
 from streams.core.log_clock import LogClock
 from streams.core.mutes import LABELS, Matcher, Silence
 from streams.core.placement import shard_of
@@ -29,8 +30,11 @@ from streams.ports import (
     is_time_marker,
 )
 from streams.settings import Settings
+from streams.settings.applied import Document
 from streams.topics import ALERT_GROUPS
 
+RoutesOf = Callable[[str], Mapping[str, Route]]
+"""The routes of an edition, by name."""
 _NOTICES = Counter("headwater_alerts_notices", "Messages made.", ["route", "reason"])
 _UNGROUPED = Counter(
     "headwater_alerts_ungrouped", "Alerts told by themselves: alerts.max_grouped is met."
@@ -40,11 +44,16 @@ _MUTED = Gauge(
 )
 
 
-def make_grouping(settings: Settings) -> LogicFactory:
-    """Return the factory of the groups."""
+def make_grouping(
+    settings: Settings, documents: Mapping[str, Document] | None = None
+) -> LogicFactory:
+    """Return the factory of the groups.
+
+    :param documents: what the topic ``config`` holds; more may come while the logic runs.
+    """
 
     def factory(partition: int, partitions: int) -> PartitionLogic:
-        return GroupLogic(settings, partition)
+        return GroupLogic(settings, partition, Editions(settings, documents))
 
     return factory
 
@@ -52,10 +61,23 @@ def make_grouping(settings: Settings) -> LogicFactory:
 class _Part:
     """Some groups, which know nothing of others, and all that mutes."""
 
-    def __init__(self, settings: Settings, limit: int) -> None:
-        self.mutes = mutes_of(settings)
-        self.groups = Groups(routes_of(settings), self.mutes, limit=limit)
+    def __init__(self, edition: Edition, limit: int) -> None:
+        self.edition = edition
+        self.mutes = mutes_of(edition.settings)
+        self.groups = Groups(self.mutes, limit=limit)
         self.stamp = Stamp()
+
+    def change(self, after: Edition, now_ms: int) -> list[Notice]:
+        """Let other inhibitions and maintenance mute from now on, and routes be as they are now."""
+        before, self.mutes = self.mutes, mutes_of(after.settings)
+        self.edition = after
+        self.mutes.silences = before.silences
+        for alert, labels in before.sources.items():
+            if self.mutes.is_source(labels):
+                self.mutes.fires(alert, labels)
+        self.groups.mutes = self.mutes
+        self.groups.follow(routes_of(after))
+        return self.groups.mutes_changed(now_ms)
 
     def pass_time(self, now_ms: int, offset: int) -> list[Notice]:
         if not self.groups.is_due(now_ms):
@@ -86,18 +108,19 @@ class _Part:
 
     def state(self) -> dict[str, Any]:
         return {
+            "config": self.edition.id,
             "groups": [_group_state(group) for group in self.groups.groups.values()],
             "silences": [_silence_state(one) for one in self.mutes.silences.values()],
             "sources": self.mutes.sources,
         }
 
-    def restore(self, state: Mapping[str, Any], now_ms: int) -> None:
+    def restore(self, state: Mapping[str, Any], now_ms: int, routes: RoutesOf) -> None:
         for silence in state["silences"]:
             self.mutes.silences[silence["id"]] = silence_of(silence)
         for alert, labels in state["sources"].items():
             self.mutes.fires(alert, labels)
         for group in state["groups"]:
-            route = self.groups.routes.get(group["route"])
+            route = routes(group["config"]).get(group["route"])
             if route is not None and len(group["labels"]) == len(route.group_by) + 1:
                 labels = tuple(group["labels"])
                 self.groups.groups[route.name, labels] = _group_from(group, Group(route, labels))
@@ -111,13 +134,15 @@ class GroupLogic:
     each part, so that every part decides by what was said before its own place in the log.
     """
 
-    def __init__(self, settings: Settings, partition: int) -> None:
+    def __init__(self, settings: Settings, partition: int, editions: Editions) -> None:
         self._partition = partition
+        self._editions = editions
+        self._routes: dict[str, dict[str, Route]] = {}
         self._max_bytes = settings.gateway.max_rejected_bytes
         self._max_listed = settings.alerts.max_listed
         self._outbox = Outbox(settings, partition)
-        n = settings.topics.shards
-        self.parts = [_Part(settings, settings.alerts.max_grouped) for _ in range(n)]
+        self._limit, n = settings.alerts.max_grouped, settings.topics.shards
+        self.parts = [_Part(editions.newest(), self._limit) for _ in range(n)]
         self._clock = LogClock()
 
     def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
@@ -129,6 +154,7 @@ class GroupLogic:
             for part in self._live(record.offset):
                 out += self._send(part.pass_time(now_ms, record.offset), record.offset)
             if is_time_marker(record):
+                out += self._change(record, now_ms)
                 continue
             try:
                 given = _parsed(record)
@@ -156,14 +182,31 @@ class GroupLogic:
         :raises StateError: if it was written by another version, or with another number of shards.
         """
         loaded = shard_codec.decode(state)
-        part = self.parts[number_of(key, len(self.parts), ALERT_GROUPS, self._partition)]
+        number = number_of(key, len(self.parts), ALERT_GROUPS, self._partition)
+        part = self.parts[number] = _Part(self._editions.of(loaded["config"]), self._limit)
         self._clock.learn(stamp, loaded["clock_ms"])
         part.stamp.at = stamp
-        part.restore(loaded, loaded["clock_ms"])
+        part.restore(loaded, loaded["clock_ms"], self._routes_of)
 
     def wants_time(self) -> bool:
         """Whether a message, or the end of a silence, waits for its time."""
         return any(part.groups.wants_time() for part in self.parts)
+
+    def _change(self, record: LogRecord, now_ms: int) -> list[Produce]:
+        """Take the settings that a marker names."""
+        after = self._editions.at(record)
+        out: list[Produce] = []
+        for part in self._live(record.offset) if after is not None else ():
+            if after is not None and part.edition.revision < after.revision:
+                part.stamp.touch(record.offset)
+                out += self._send(part.change(after, now_ms), record.offset)
+        return out
+
+    def _routes_of(self, edition: str) -> Mapping[str, Route]:
+        if edition not in self._routes:
+            routes = routes_of(self._editions.of(edition))
+            self._routes[edition] = {route.name: route for route in routes}
+        return self._routes[edition]
 
     def _live(self, offset: int) -> list[_Part]:
         return [part for part in self.parts if part.stamp.takes(offset)]
@@ -176,7 +219,7 @@ class GroupLogic:
                 out += self._send(part.control(given, now_ms), offset)
             return out
         alert = given["alert"]
-        route = self.parts[0].groups.routes.get(given["route"])
+        route = self._routes_of(given.get("config", "")).get(given["route"])
         if route is None:
             return self._outbox.tell(alert)
         labels = "/".join(route.group_of(alert))
@@ -184,7 +227,7 @@ class GroupLogic:
         if not part.stamp.takes(offset):
             return []
         part.stamp.touch(offset)
-        notices = part.groups.take(route.name, alert, now_ms)
+        notices = part.groups.take(route, alert, now_ms)
         if notices is None:
             _UNGROUPED.inc()
             return self._outbox.tell(alert, route.endpoints)
@@ -299,6 +342,7 @@ _MARKS = ("changed_ms", "told_ms", "acknowledged", "escalated", "by_hand")
 def _group_state(group: Group) -> dict[str, Any]:
     return {
         "route": group.route.name,
+        "config": group.route.edition,
         "labels": list(group.labels),
         "members": [
             [orjson.dumps(m.alert), list(m.told or ()), *(getattr(m, name) for name in _MARKS)]

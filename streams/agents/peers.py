@@ -7,19 +7,21 @@ like those of ``aggregates``, by way of ``alert.peers`` into the partition of it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from streams.adapters import results, shard_codec
 from streams.adapters.rejected import rejected_from_log
 from streams.agents.device_types import traits_by
+from streams.agents.editions import Edition, Editions
 from streams.agents.forwarding import AMONG_HEADER
 from streams.agents.rule_definitions import kept_ms, window_rules
 from streams.agents.stamps import Stamp, dirty, number_of
 from streams.agents.telling import StandingCounts, Teller
 from streams.agents.window_alerting import REFUSED
 from streams.agents.window_alerts import alert_of
+from streams.core.alert_states import alert_id
 from streams.core.comparisons import Chosen, comparison_of, split
 from streams.core.group_comparisons import GroupComparisons
 from streams.core.log_clock import LogClock
@@ -27,6 +29,8 @@ from streams.core.placement import shard_of
 from streams.core.results import WindowResults
 from streams.core.rule_engine import RuleEngine
 from streams.core.rule_pairs import Change
+from streams.core.rule_state import standing_in
+from streams.core.window_rules import WindowRule
 from streams.errors import DecodeError
 from streams.ports import (
     LogicFactory,
@@ -37,18 +41,43 @@ from streams.ports import (
     is_time_marker,
 )
 from streams.settings import Settings
+from streams.settings.applied import Document
 from streams.topics import ALERT_PEERS
 
 _KINDS = ("site", "type", "tenant")
 
 
-@dataclass(slots=True)
 class _Part:
     """Some groups, which know nothing of others."""
 
-    comparisons: GroupComparisons
-    engine: RuleEngine
-    stamp: Stamp = field(default_factory=Stamp)
+    def __init__(self, edition: Edition) -> None:
+        settings = edition.settings
+        rules = split(window_rules(settings))[1]
+        limits = settings.alerts
+        self.edition = edition
+        self.stamp = Stamp()
+        self.comparisons = GroupComparisons(
+            rules,
+            kept_ms(settings),
+            quiet_ms=limits.compare_quiet_ms,
+            limit=limits.max_compared,
+        )
+        self.engine = RuleEngine(
+            rules,
+            kept_ms(settings),
+            shards=1,
+            max_series=limits.max_series,
+            max_open=limits.max_open,
+            traits_of=traits_by(settings.types, settings.tags),
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {"compared": self.comparisons.snapshot(), "engine": self.engine.snapshot(0)}
+
+    def restore(self, stamp: int, state: Mapping[str, Any]) -> None:
+        self.stamp.at = stamp
+        self.comparisons.restore(state["compared"])
+        self.engine.restore(0, stamp, state["engine"])
 
     def pass_time(self, now_ms: int, offset: int) -> list[Change]:
         changes: list[Change] = []
@@ -60,11 +89,14 @@ class _Part:
         return changes
 
 
-def make_peers(settings: Settings) -> LogicFactory:
-    """Return the factory of the comparisons among devices."""
+def make_peers(settings: Settings, documents: Mapping[str, Document] | None = None) -> LogicFactory:
+    """Return the factory of the comparisons among devices.
+
+    :param documents: what the topic ``config`` holds; more may come while the logic runs.
+    """
 
     def factory(partition: int, partitions: int) -> PartitionLogic:
-        return PeerLogic(settings, partition)
+        return PeerLogic(settings, partition, Editions(settings, documents))
 
     return factory
 
@@ -72,35 +104,15 @@ def make_peers(settings: Settings) -> LogicFactory:
 class PeerLogic:
     """Results of the devices of some groups in; life cycles and messages of alerts out."""
 
-    def __init__(self, settings: Settings, partition: int) -> None:
+    def __init__(self, settings: Settings, partition: int, editions: Editions) -> None:
         self._partition = partition
         self._max_bytes = settings.gateway.max_rejected_bytes
         self._clock = LogClock()
-        self._teller = Teller(settings, partition)
+        self._editions = editions
+        self._teller = Teller(settings, partition, editions)
         self._standing = StandingCounts(ALERT_PEERS, partition)
-        self._rules = split(window_rules(settings))[1]
-        traits_of = traits_by(settings.types, settings.tags)
-        self._chosen = Chosen(self._rules, traits_of)
-        n = settings.topics.shards
-        self._parts = [
-            _Part(
-                GroupComparisons(
-                    self._rules,
-                    kept_ms(settings),
-                    quiet_ms=settings.alerts.compare_quiet_ms,
-                    limit=settings.alerts.max_compared,
-                ),
-                RuleEngine(
-                    self._rules,
-                    kept_ms(settings),
-                    shards=1,
-                    max_series=settings.alerts.max_series,
-                    max_open=settings.alerts.max_open,
-                    traits_of=traits_of,
-                ),
-            )
-            for _ in range(n)
-        ]
+        self._chosen: dict[str, tuple[list[WindowRule], Chosen]] = {}
+        self._parts = [_Part(editions.newest()) for _ in range(settings.topics.shards)]
 
     def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
         """Take the next records of ``alert.peers``; see :class:`PartitionLogic`."""
@@ -110,8 +122,9 @@ class PeerLogic:
         for record, now_ms in zip(records, self._clock.read(offsets, times).tolist(), strict=True):
             for part in self._parts:
                 if part.stamp.takes(record.offset):
-                    out += self._tell(part.pass_time(now_ms, record.offset))
+                    out += self._tell(part, part.pass_time(now_ms, record.offset))
             if is_time_marker(record):
+                out += self._change(record, now_ms)
                 continue
             try:
                 found = results.decode_windows(record.value or b"")
@@ -122,14 +135,43 @@ class PeerLogic:
         return out
 
     def _take(self, found: WindowResults, among: str, now_ms: int, offset: int) -> None:
-        for row in self._chosen.watches(found).tolist():
-            for number, tenant, group in self._chosen.groups(found, row):
-                if comparison_of(self._rules[number]).among != among:
-                    continue
-                part = self._parts[shard_of(tenant, f"{among}/{group}", len(self._parts))]
-                if part.stamp.takes(offset):
-                    part.stamp.touch(offset)
-                    part.comparisons.take(found, row, number, group, now_ms)
+        for edition in {part.edition.id: part.edition for part in self._parts}.values():
+            rules, chosen = self._chosen_by(edition)
+            for row in chosen.watches(found).tolist():
+                for number, tenant, group in chosen.groups(found, row):
+                    if comparison_of(rules[number]).among != among:
+                        continue
+                    part = self._parts[shard_of(tenant, f"{among}/{group}", len(self._parts))]
+                    if part.edition is edition and part.stamp.takes(offset):
+                        part.stamp.touch(offset)
+                        part.comparisons.take(found, row, number, group, now_ms)
+
+    def _chosen_by(self, edition: Edition) -> tuple[list[WindowRule], Chosen]:
+        if edition.id not in self._chosen:
+            settings = edition.settings
+            rules = split(window_rules(settings))[1]
+            traits_of = traits_by(settings.types, settings.tags)
+            self._chosen[edition.id] = rules, Chosen(rules, traits_of)
+        return self._chosen[edition.id]
+
+    def _change(self, record: LogRecord, now_ms: int) -> list[Produce]:
+        """Take the rules that a marker names, for the parts that stand before it."""
+        after = self._editions.at(record)
+        out: list[Produce] = []
+        for number, part in enumerate(self._parts):
+            if after is None or not part.stamp.takes(record.offset):
+                continue
+            if part.edition.revision >= after.revision:
+                continue
+            state = part.state()
+            for one in standing_in(state["engine"]):
+                identity = alert_id(one.rule.name, one.names, one.told.id_ms)
+                self._teller.keep(identity, number, part.edition)
+            new = self._parts[number] = _Part(after)
+            new.restore(part.stamp.at, state)
+            new.stamp.touch(record.offset)
+            out += self._tell(new, new.pass_time(now_ms, record.offset))
+        return out
 
     def _count_refused(self) -> None:
         for part in self._parts:
@@ -145,34 +187,38 @@ class PeerLogic:
         """Return a part's state and mark it clean."""
         part = self._parts[int(key)]
         part.stamp.stored()
-        engine = part.engine.snapshot(0)
         self._standing.show(_summed([part.engine.count() for part in self._parts]))
         return shard_codec.encode(
             {
                 "clock_ms": self._clock.now_ms,
-                "compared": part.comparisons.snapshot(),
-                "engine": engine,
+                "config": part.edition.id,
+                "kept": self._teller.kept(int(key)),
+                **part.state(),
             }
         )
 
     def restore(self, key: str, stamp: int, state: bytes) -> None:
-        """Load a part; what belongs to rules that are gone is forgotten.
+        """Load a part; alerts of rules that are gone resolve with the next record.
 
         :raises StateError: if it was written by another version, or with another number of shards.
         """
         loaded = shard_codec.decode(state)
-        part = self._parts[number_of(key, len(self._parts), ALERT_PEERS, self._partition)]
+        number = number_of(key, len(self._parts), ALERT_PEERS, self._partition)
         self._clock.learn(stamp, loaded["clock_ms"])
-        part.stamp.at = stamp
-        part.comparisons.restore(loaded["compared"])
-        part.engine.restore(0, stamp, loaded["engine"])
+        self._teller.restore(number, loaded["kept"])
+        self._parts[number] = _Part(self._editions.of(loaded["config"]))
+        self._parts[number].restore(stamp, loaded)
 
     def wants_time(self) -> bool:
         """Whether a group waits to be quiet, or an alert for log time to pass."""
         return any(p.comparisons.wants_time() or p.engine.wants_time() for p in self._parts)
 
-    def _tell(self, changes: Sequence[Change]) -> list[Produce]:
-        return [produce for change in changes for produce in self._teller.tell(alert_of(change))]
+    def _tell(self, part: _Part, changes: Sequence[Change]) -> list[Produce]:
+        return [
+            produce
+            for change in changes
+            for produce in self._teller.tell(alert_of(change), part.edition)
+        ]
 
     def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
         return rejected_from_log(
@@ -198,7 +244,12 @@ def _among(record: LogRecord) -> str:
 
 
 def _summed(counts: Sequence[Mapping[str, tuple[int, int]]]) -> dict[str, tuple[int, int]]:
+    rules = dict.fromkeys(rule for one in counts for rule in one)
+    none = (0, 0)
     return {
-        rule: (sum(one[rule][0] for one in counts), sum(one[rule][1] for one in counts))
-        for rule in counts[0]
+        rule: (
+            sum(one.get(rule, none)[0] for one in counts),
+            sum(one.get(rule, none)[1] for one in counts),
+        )
+        for rule in rules
     }

@@ -11,21 +11,23 @@ from prometheus_client import Counter
 from streams.adapters import results, shard_codec
 from streams.adapters.rejected import rejected_from_log
 from streams.agents.device_types import traits_by
+from streams.agents.editions import Edition, Editions
 from streams.agents.forwarding import Forwarder
+from streams.agents.judges import Judges, Told
 from streams.agents.rule_definitions import kept_ms, window_rules
 from streams.agents.stamps import number_of
 from streams.agents.telling import StandingCounts, Teller
 from streams.agents.window_alerts import alert_of
+from streams.core.alert_states import alert_id
 from streams.core.comparisons import split
 from streams.core.log_clock import LogClock
 from streams.core.readings import Labels
-from streams.core.registry import NEVER
 from streams.core.results import WindowResults
 from streams.core.rule_engine import RuleEngine
-from streams.core.rule_pairs import Change
 from streams.errors import DecodeError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
 from streams.settings import Settings
+from streams.settings.applied import Document
 from streams.settings.generations import base_name, generation_of
 from streams.topics import AGGREGATES
 
@@ -39,11 +41,16 @@ _SHOW_MS = 1_000
 """Log time between two counts of what stands."""
 
 
-def make_window_alerting(settings: Settings) -> LogicFactory:
-    """Return the factory of the rules on windows."""
+def make_window_alerting(
+    settings: Settings, documents: Mapping[str, Document] | None = None
+) -> LogicFactory:
+    """Return the factory of the rules on windows.
+
+    :param documents: what the topic ``config`` holds; more may come while the logic runs.
+    """
 
     def factory(partition: int, partitions: int) -> PartitionLogic:
-        return WindowAlertLogic(settings, partition)
+        return WindowAlertLogic(settings, partition, Editions(settings, documents))
 
     return factory
 
@@ -51,24 +58,17 @@ def make_window_alerting(settings: Settings) -> LogicFactory:
 class WindowAlertLogic:
     """Frames of ``aggregates`` in; life cycles to ``alerts``, messages to ``deliveries`` out."""
 
-    def __init__(self, settings: Settings, partition: int) -> None:
+    def __init__(self, settings: Settings, partition: int, editions: Editions) -> None:
         self._partition = partition
         self._max_bytes = settings.gateway.max_rejected_bytes
         self._clock = LogClock()
-        self._teller = Teller(settings, partition)
+        self._editions = editions
+        self._teller = Teller(settings, partition, editions)
         self._standing = StandingCounts(AGGREGATES, partition)
         self._shown_ms = -_SHOW_MS
-        self._forward = Forwarder(settings)
-        rules = window_rules(settings)
-        self.engine = RuleEngine(
-            [rule for rule in rules if rule not in split(rules)[1]],
-            kept_ms(settings),
-            shards=settings.topics.shards,
-            max_series=settings.alerts.max_series,
-            max_open=settings.alerts.max_open,
-            max_compared=settings.alerts.max_compared,
-            traits_of=traits_by(settings.types, settings.tags),
-        )
+        self._shards = settings.topics.shards
+        self.judges = Judges(editions, _engine_of, self._shards)
+        self._forward: dict[str, Forwarder] = {}
 
     def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
         """Take the next records of ``aggregates``; see :class:`PartitionLogic`."""
@@ -76,8 +76,11 @@ class WindowAlertLogic:
         offsets = np.asarray([record.offset for record in records], np.int64)
         times = np.asarray([record.timestamp for record in records], np.int64)
         for record, now_ms in zip(records, self._clock.read(offsets, times).tolist(), strict=True):
-            out += self._tell(self.engine.pass_time(now_ms, record.offset))
+            out += self._tell(self.judges.pass_time(now_ms, record.offset))
             if is_time_marker(record):
+                out += self._change(record, now_ms)
+                continue
+            if not any(self._looks(identity) for identity in self.judges.engines):
                 continue
             try:
                 found = results.decode_windows(record.value or b"")
@@ -85,42 +88,70 @@ class WindowAlertLogic:
                 out.append(self._reject(record, error))
             else:
                 named = as_named(found)
-                out += self._tell(self.engine.take(named, now_ms, record.offset))
-                out += self._forward.records(named)
-        if self.engine.refused:
-            REFUSED.inc(self.engine.refused)
-            self.engine.refused = 0
+                out += self._tell(self.judges.take(named, now_ms, record.offset))
+                for identity in self.judges.engines:
+                    out += self._forwarder(identity).records(named)
+        REFUSED.inc(self.judges.refused())
         return out
 
     def dirty(self) -> Mapping[str, int]:
         """Return the changed shards."""
-        since = self.engine.dirty_since
-        return {str(shard): int(since[shard]) for shard in np.flatnonzero(since != NEVER)}
+        return self.judges.dirty()
 
     def snapshot(self, key: str) -> bytes:
         """Return a shard's state and mark it clean."""
-        state = self.engine.snapshot(int(key))
+        edition, state = self.judges.snapshot(int(key))
         if self._clock.now_ms - self._shown_ms >= _SHOW_MS:
             self._shown_ms = self._clock.now_ms
-            self._standing.show(self.engine.count())
-        return shard_codec.encode({"clock_ms": self._clock.now_ms, **state})
+            self._standing.show(self.judges.count())
+        kept = self._teller.kept(int(key))
+        return shard_codec.encode(
+            {"clock_ms": self._clock.now_ms, "config": edition, "kept": kept, **state}
+        )
 
     def restore(self, key: str, stamp: int, state: bytes) -> None:
-        """Load a shard; what belongs to rules that are gone is forgotten.
+        """Load a shard; alerts of rules that are gone resolve with the next record.
 
         :raises StateError: if it was written by another version, or with another number of shards.
         """
         loaded = shard_codec.decode(state)
-        shard = number_of(key, len(self.engine.stamps), AGGREGATES, self._partition)
+        shard = number_of(key, self._shards, AGGREGATES, self._partition)
         self._clock.learn(stamp, loaded["clock_ms"])
-        self.engine.restore(shard, stamp, loaded)
+        edition = self._editions.newest()
+        if "config" in loaded:
+            edition = self._editions.of(loaded["config"])
+        self._teller.restore(shard, loaded.get("kept", {}))
+        self.judges.restore(shard, stamp, loaded, edition)
 
     def wants_time(self) -> bool:
         """Whether an alert, or a silence, waits for log time to pass."""
-        return self.engine.wants_time()
+        return self.judges.wants_time()
 
-    def _tell(self, changes: Sequence[Change]) -> list[Produce]:
-        return [produce for change in changes for produce in self._teller.tell(alert_of(change))]
+    def _change(self, record: LogRecord, now_ms: int) -> list[Produce]:
+        """Take the rules that a marker names, for the shards that stand before it."""
+        after = self._editions.at(record)
+        if after is None:
+            return []
+        for shard, before, one in self.judges.change(after, record.offset):
+            identity = alert_id(one.rule.name, one.names, one.told.id_ms)
+            self._teller.keep(identity, shard, before)
+        return self._tell(self.judges.pass_time(now_ms, record.offset))
+
+    def _looks(self, edition: str) -> bool:
+        """Whether there are rules on windows: without, frames are not even read."""
+        return not all(rule.on_scores for rule in self._editions.of(edition).settings.rules)
+
+    def _forwarder(self, edition: str) -> Forwarder:
+        if edition not in self._forward:
+            self._forward[edition] = Forwarder(self._editions.of(edition).settings)
+        return self._forward[edition]
+
+    def _tell(self, told: Told) -> list[Produce]:
+        return [
+            produce
+            for edition, change in told
+            for produce in self._teller.tell(alert_of(change), edition)
+        ]
 
     def _reject(self, record: LogRecord, error: DecodeError) -> Produce:
         return rejected_from_log(
@@ -130,6 +161,21 @@ class WindowAlertLogic:
             partition=self._partition,
             max_bytes=self._max_bytes,
         )
+
+
+def _engine_of(edition: Edition) -> RuleEngine:
+    settings = edition.settings
+    rules = window_rules(settings)
+    among = split(rules)[1]
+    return RuleEngine(
+        [rule for rule in rules if rule not in among],
+        kept_ms(settings),
+        shards=settings.topics.shards,
+        max_series=settings.alerts.max_series,
+        max_open=settings.alerts.max_open,
+        max_compared=settings.alerts.max_compared,
+        traits_of=traits_by(settings.types, settings.tags),
+    )
 
 
 def as_named(found: WindowResults) -> WindowResults:

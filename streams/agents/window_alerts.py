@@ -42,6 +42,8 @@ def alert_of(change: Change) -> dict[str, Any]:
 
 def why(change: Change) -> str:
     """Say in a sentence why an alert is in its state."""
+    if change.gone:
+        return change.gone
     test, names = change.rule.test, change.names
     what = f"{names.metric} of {names.device}"
     if isinstance(test, Absence):

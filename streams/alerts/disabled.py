@@ -1,7 +1,7 @@
 """Endpoints that answered 410 Gone: nothing more is sent to them, whatever process runs.
 
-The note of it lies in ``deliveries``, under one key in every partition, so that whoever reads a part
-of the outbox knows of it. A webhook whose address has changed since is another endpoint.
+The note of it lies in ``deliveries``, under one key in every partition, so that whoever reads a
+part of the outbox knows of it. A webhook whose address has changed since is another endpoint.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ log time that the caller hands in. State is kept in shards, as that of the engin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ from streams.core.readings import Bool, Int64
 from streams.core.registry import NEVER
 from streams.core.results import WindowResults
 from streams.core.rule_pairs import Cause, Change, Pair
+from streams.core.rule_state import EVERY_METRIC, Stands, facts_of, standing_in
 from streams.core.rule_tracks import NO_TRACK, Key, Tracks
 from streams.core.segments import running_max_before
 from streams.core.selectors import Names, TraitsOf, without_traits
@@ -50,8 +51,6 @@ from streams.core.window_rules import (
     WindowRule,
 )
 
-EVERY_METRIC = "*"
-"""Metric of an alert that concerns a device."""
 Device = tuple[str, str]
 State = dict[str, Any]
 
@@ -78,6 +77,7 @@ class RuleEngine:
     ) -> None:
         self._rules = [r for r in rules if not isinstance(r.test, Composition)]
         self._composed = [r for r in rules if isinstance(r.test, Composition)]
+        self._by_name = {rule.name: rule for rule in rules}
         self._number = {rule.name: i for i, rule in enumerate(self._rules)}
         self._tests = Tests(self._rules)
         self._is_absence = np.asarray([isinstance(r.test, Absence) for r in self._rules], np.bool_)
@@ -99,6 +99,8 @@ class RuleEngine:
         self._next_off_ms = NEVER
         self.stamps = np.full(shards, -1, np.int64)
         self.dirty_since = np.full(shards, NEVER, np.int64)
+        self._gone: dict[int, list[Stands]] = {}
+        """Alerts of stored shards that no rule looks at any more."""
         self.refused = 0
         """Results and alerts not taken because a limit was met, since somebody set it to 0."""
 
@@ -155,7 +157,7 @@ class RuleEngine:
 
     def pass_time(self, now_ms: int, offset: int) -> list[Change]:
         """Let log time pass, before the record at *offset* is taken."""
-        changes: list[Change] = []
+        changes = self._resolve_gone(now_ms, offset) if self._gone else []
         c = self._tracks.columns
         takes: Bool = (self.stamps < offset)[c["shard"]]
         for track, number, seen_ms in self._absences.pass_time(c["seen_ms"], takes, now_ms):
@@ -171,7 +173,7 @@ class RuleEngine:
 
     def wants_time(self) -> bool:
         """Whether something waits for log time to pass."""
-        return self._next_off_ms != NEVER or self._absences.waits()
+        return bool(self._gone) or self._next_off_ms != NEVER or self._absences.waits()
 
     def count(self) -> dict[str, tuple[int, int]]:
         """Return of each rule how many alerts are pending, and how many fire."""
@@ -291,6 +293,38 @@ class RuleEngine:
                 self._next_off_ms = min(self._next_off_ms, pair.deadline_ms(rule))
         return self._changes(changed, now_ms)
 
+    def _resolve_gone(self, now_ms: int, offset: int) -> list[Change]:
+        changes: list[Change] = []
+        for shard in [shard for shard in self._gone if self.stamps[shard] < offset]:
+            self.dirty_since[shard] = min(int(self.dirty_since[shard]), offset)
+            for one in self._gone.pop(shard):
+                told = replace(one.told, state=RESOLVED, resolved_ms=now_ms)
+                is_there = one.rule.name in self._by_name
+                gone = "does not look at it" if is_there else "is not in the settings"
+                why = f"the rule {one.rule.name} {gone} any more"
+                changes.append(Change(one.rule, one.names, told, _silence(now_ms, now_ms), why))
+        return changes
+
+    def _judges(self, one: Stands) -> bool:
+        """Whether some rule goes on with an alert that stands."""
+        rule = self._by_name.get(one.rule.name)
+        if (
+            rule is None
+            or not rule.tells
+            or isinstance(rule.test, Composition) != (one.results is None)
+        ):
+            return False
+        if one.results is None:
+            return True
+        track = self._tracks.find(
+            Key(one.names.tenant, one.names.device, one.names.metric, one.results)
+        )
+        return (
+            track != NO_TRACK
+            and rule.looks_at == one.results
+            and self._number[rule.name] in self._tracks.rules_of(track)
+        )
+
     def _cut_ms(self, track: int) -> int:
         window = self._tracks.keys[track].window
         # Of a window that the settings have no more nothing is corrected.
@@ -353,6 +387,7 @@ class RuleEngine:
         local = {track: i for i, track in enumerate(tracks.tolist())}
         absent = self._absences.columns
         return {
+            "rules": facts_of([*self._rules, *self._composed]),
             "compared": self._compared.snapshot(shard),
             "tracks": [[*self._tracks.keys[t], self._tracks.sites[t]] for t in tracks.tolist()],
             "end_ms": c["end_ms"][tracks],
@@ -377,7 +412,7 @@ class RuleEngine:
         }
 
     def restore(self, shard: int, stamp: int, state: State) -> None:
-        """Load a shard; what belongs to rules and windows that are gone is forgotten."""
+        """Load a shard. Alerts that no rule looks at any more resolve when time passes."""
         tracks = []
         for i, (*names, site) in enumerate(state["tracks"]):
             key = Key(*names)
@@ -390,20 +425,24 @@ class RuleEngine:
                     self._tracks.columns[name][track] = state[name][i]
         for local, name, pair in state["pairs"]:
             number, track = self._number.get(name), tracks[local]
-            if number is not None and track != NO_TRACK:
+            if number is not None and self._tracks.looks(track, number):
                 rule = self._rules[number]
                 found = self._pairs[track, number] = Pair.of(pair, rule)
                 self._tracks.columns["pairs"][track] += 1
                 self._next_off_ms = min(self._next_off_ms, found.deadline_ms(rule))
         for local, name, absent_ms in state["absent"]:
             number, track = self._number.get(name), tracks[local]
-            if number is not None and track != NO_TRACK and self._is_absence[number]:
+            is_looked_at = number is not None and self._tracks.looks(track, number)
+            if number is not None and is_looked_at and self._is_absence[number]:
                 self._absences.add(track, number, absent_ms)
                 self._watched.add(track)
         composed = {rule.name: i for i, rule in enumerate(self._composed)}
         for name, device, told in state["told"]:
             if name in composed and tuple(device) in self._tracks.of_device:
                 self._told[composed[name], (device[0], device[1])] = [Told(**one) for one in told]
+        gone = [one for one in standing_in(state) if not self._judges(one)]
+        if gone:
+            self._gone[shard] = gone
         self._compared.restore(shard, state.get("compared", ()))
         self.stamps[shard] = stamp
 

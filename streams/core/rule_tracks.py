@@ -95,6 +95,14 @@ class Tracks:
         self.columns["rules"][track] = self._choose(self.names(track), key.window)
         return track
 
+    def find(self, key: Key) -> int:
+        """Return a track, ``NO_TRACK`` if there is none."""
+        return self._index.get(key, NO_TRACK)
+
+    def looks(self, track: int, rule: int) -> bool:
+        """Whether there is such a track, and a rule looks at it."""
+        return track != NO_TRACK and rule in self.rules_of(track)
+
     def names(self, track: int) -> Names:
         """Return what rules select a track by."""
         key = self.keys[track]

@@ -144,7 +144,9 @@ class Rule(Section):
         for field in needs:
             if getattr(self, field) is None:
                 raise ValueError(f"{a_rule} needs {field}")
-        for field in sorted((self.model_fields_set & _SPECIFIC) - {*needs, *may}):
+        # What is applied to running processes names every field, with its default.
+        given = {f for f in _SPECIFIC if getattr(self, f) != type(self).model_fields[f].default}
+        for field in sorted(given - {*needs, *may}):
             takes = ", ".join((*needs, *may))
             raise LocatedError((field,), f"{a_rule} has no {field}; it takes {takes}")
         if self.kind == "absence" and self.hold_ms:
@@ -153,7 +155,7 @@ class Rule(Section):
             )
         if self.kind == "compare" and (self.with_metric is None) == (self.among is None):
             raise ValueError("a compare rule needs with_metric or among, not both")
-        if self.with_metric is not None and "least" in self.model_fields_set:
+        if self.with_metric is not None and self.least != type(self).model_fields["least"].default:
             raise LocatedError(("least",), "least goes with among: with_metric compares two")
         if self.kind == "forecast" and self.within_ms == 0:
             raise LocatedError(("within_ms",), "expected how far ahead a forecast looks, above 0")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.agents.editions import Editions
 from streams.agents.grouping import make_grouping
 from streams.agents.telling import CONTROL_HEADER, Teller
 from streams.settings import Inhibition, Maintenance, Match, Route, Rule, Settings, Webhook
@@ -231,11 +232,19 @@ def test_a_broken_record_goes_to_rejected_and_the_next_one_counts(value):
 
 
 def test_an_alert_without_a_route_is_told_as_ever():
-    teller = Teller(settings_with(sites=["south"]), 0)
+    chosen = settings_with(sites=["south"])
+    teller = Teller(chosen, 0, Editions(chosen))
     full = {**alert("a"), "sample": {}}
-    assert [p.topic for p in teller.tell(full)] == ["alerts", "deliveries", "deliveries"]
+    assert [p.topic for p in teller.tell(full, Editions(chosen).newest())] == [
+        "alerts",
+        "deliveries",
+        "deliveries",
+    ]
     full["site"] = "south"
-    assert [p.topic for p in teller.tell(full)] == ["alerts", "alert.groups"]
+    assert [p.topic for p in teller.tell(full, Editions(chosen).newest())] == [
+        "alerts",
+        "alert.groups",
+    ]
 
 
 names = st.sampled_from("abcd")

@@ -355,7 +355,7 @@ def test_what_fires_in_the_end_follows_from_the_newest_results(first, correction
 
 
 def episodes_of(driver):
-    pairs = driver.logic.engine._pairs.values()
+    pairs = driver.logic.judges.engines[""]._pairs.values()
     return [(e.began_ms, e.fired_ms, e.resolved_ms) for pair in pairs for e in pair.found]
 
 

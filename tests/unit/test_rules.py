@@ -68,7 +68,7 @@ def loaded(tmp_path, monkeypatch):
             "toml:10: rules.0.with_metric: the window '1m' has no metric 'humidity'",
         ),
         (
-            'kind = "compare"\nwindow = "1m"\nover = 5.0\nwith_metric = "t1"\nleast = 3',
+            'kind = "compare"\nwindow = "1m"\nover = 5.0\nwith_metric = "t1"\nleast = 4',
             "toml:11: rules.0.least: least goes with among",
         ),
         (
