@@ -129,6 +129,10 @@ class AlertLogic:
         self._has_gone = True
         self._next_deadline_ms = 0 if self._standing else NEVER
 
+    def forget_shown(self) -> None:
+        """See :class:`~streams.ports.Showing`."""
+        self._shown.forget()
+
     def wants_time(self) -> bool:
         """Whether a firing alert waits for a silent series."""
         return self._next_deadline_ms != NEVER

@@ -188,6 +188,10 @@ class GroupLogic:
         part.stamp.at = stamp
         part.restore(loaded, loaded["clock_ms"], self._routes_of)
 
+    def forget_shown(self) -> None:
+        """See :class:`~streams.ports.Showing`."""
+        _MUTED.labels(str(self._partition)).set(0)
+
     def wants_time(self) -> bool:
         """Whether a message, or the end of a silence, waits for its time."""
         return any(part.groups.wants_time() for part in self.parts)

@@ -209,6 +209,10 @@ class PeerLogic:
         self._parts[number] = _Part(self._editions.of(loaded["config"]))
         self._parts[number].restore(stamp, loaded)
 
+    def forget_shown(self) -> None:
+        """See :class:`~streams.ports.Showing`."""
+        self._standing.forget()
+
     def wants_time(self) -> bool:
         """Whether a group waits to be quiet, or an alert for log time to pass."""
         return any(p.comparisons.wants_time() or p.engine.wants_time() for p in self._parts)

@@ -36,11 +36,17 @@ class StandingCounts:
 
     def show(self, counts: Mapping[str, tuple[int, int]]) -> None:
         """Show the counts of this partition: rule -> how many are pending, and how many fire."""
-        for rule, both in counts.items():
+        for rule in [*counts, *(rule for rule in self._counts if rule not in counts)]:
             of_rule = self._counts.setdefault(rule, {})
-            of_rule[self._place] = both
+            of_rule.pop(self._place, None)
+            if rule in counts:
+                of_rule[self._place] = counts[rule]
             for i, state in enumerate(("pending", "firing")):
                 _STANDING.labels(rule, state).set(sum(one[i] for one in of_rule.values()))
+
+    def forget(self) -> None:
+        """Count this partition no more: another process has it."""
+        self.show({})
 
 
 class Outbox:

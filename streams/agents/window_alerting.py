@@ -123,6 +123,10 @@ class WindowAlertLogic:
         self._teller.restore(shard, loaded.get("kept", {}))
         self.judges.restore(shard, stamp, loaded, edition)
 
+    def forget_shown(self) -> None:
+        """See :class:`~streams.ports.Showing`."""
+        self._standing.forget()
+
     def wants_time(self) -> bool:
         """Whether an alert, or a silence, waits for log time to pass."""
         return self.judges.wants_time()

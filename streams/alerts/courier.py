@@ -21,6 +21,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
+from streams.adapters.patience import patiently
 from streams.alerts.channel import Outcome, channels_of
 from streams.alerts.disabled import Disabled, is_note, write_note
 from streams.alerts.pacing import Breaker, Pace
@@ -151,13 +152,13 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         assigned = list(assigned)
         if not assigned:
             return
-        ends = await self._consumer.end_offsets(assigned)
+        ends = await patiently("outbox", lambda: self._consumer.end_offsets(assigned))
         await self._consumer.seek_to_beginning(*assigned)
         self._catching_up = {tp: end for tp, end in ends.items() if end > 0}
 
     async def _read(self) -> None:
         while True:
-            fetched = await self._consumer.getmany(timeout_ms=1000)
+            fetched = await patiently("outbox", lambda: self._consumer.getmany(timeout_ms=1000))
             for tp, records in fetched.items():
                 for record in records:
                     self._take(record)
@@ -309,7 +310,10 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         await self._finish(message, orjson.dumps(entry))
 
     async def _finish(self, message: Message, value: bytes | None) -> None:
-        await self._producer.send_and_wait(
-            DELIVERIES, value, key=message.id.encode(), partition=message.partition
+        # What was delivered and cannot be noted would stay here, and keep what comes after it.
+        key, partition = message.id.encode(), message.partition
+        await patiently(
+            "note of a delivery",
+            lambda: self._producer.send_and_wait(DELIVERIES, value, key=key, partition=partition),
         )
         self._waiting.pop(message.id, None)

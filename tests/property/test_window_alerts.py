@@ -270,6 +270,18 @@ def test_what_is_beyond_a_limit_is_refused_and_counted():
     assert REFUSED._value.get() == before + 2
 
 
+def test_what_stands_in_a_partition_that_has_moved_is_shown_by_its_new_owner_only():
+    from streams.agents.telling import _STANDING
+
+    driver = Driver(make_window_alerting(settings_with({**HOT, "name": "shown"})))
+    firing = _STANDING.labels("shown", "firing")
+    driver.send(results_frame(result(0, 95)), at_ms=1)
+    driver.checkpoint()
+    assert firing._value.get() == 1
+    driver.logic.forget_shown()
+    assert firing._value.get() == 0
+
+
 RULES = (
     {**HOT, "hold_ms": 2 * MINUTE_MS, "resolve_ms": MINUTE_MS, "name": "hot", "metrics": ["a"]},
     {**HOT, "name": "loud", "metrics": ["b"], "clear": 90.0},
