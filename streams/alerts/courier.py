@@ -23,6 +23,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from streams.adapters.patience import patiently
 from streams.alerts.channel import Outcome, channels_of
+from streams.alerts.charts import Charts
 from streams.alerts.disabled import Disabled, is_note, write_note
 from streams.alerts.pacing import Breaker, Pace
 from streams.alerts.sender import body_of
@@ -82,6 +83,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
 
     def __init__(self, settings: Settings) -> None:
         self._channels = channels_of(settings)
+        self._charts = Charts(settings)
         self._settings = settings
         self._limits = settings.alerts
         self._waiting: dict[str, Message] = {}
@@ -251,7 +253,11 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 await asyncio.sleep(wait_s)
                 continue
             async with self._gates[message.endpoint]:
-                outcome = await channel.send(message.id, body_of(message.entry, message.queued_ms))
+                body = body_of(message.entry, message.queued_ms)
+                chart = await self._charts.of(message.entry, message.endpoint, time.time())
+                if chart is not None:
+                    body["data"]["chart"] = chart
+                outcome = await channel.send(message.id, body)
             if outcome.delivered:
                 breaker.succeeded()
                 await self._delivered(message)

@@ -338,6 +338,8 @@ class Webhook(Section):
     """Allow an address that is not public, or plain http: for receivers in your own network."""
     timeout_ms: Positive = 10_000
     """Of one attempt."""
+    chart: bool = False
+    """Put a small PNG of the series into messages about one alert, where the lake has it."""
     tenants: list[str] = ["*"]
     """Globs: whose alerts this endpoint gets."""
 
@@ -392,6 +394,8 @@ class Alerts(Section):
     """Log time without a change of a group's results after which they are compared."""
     max_grouped: Positive = 100_000
     """Per shard: alerts that are told in groups; others are told one by one, and counted."""
+    charts_per_minute: Annotated[int, Field(ge=0)] = 30
+    """Charts drawn at most for webhooks with ``chart``; further messages go without."""
     max_listed: Annotated[int, Field(gt=0, le=100)] = 20
     """Alerts that one message about a group lists; it says how many there are."""
     max_open: Positive = 100_000
