@@ -25,7 +25,7 @@ from streams.adapters.patience import patiently
 from streams.alerts.channel import Outcome, channels_of
 from streams.alerts.charts import Charts
 from streams.alerts.disabled import Disabled, is_note, write_note
-from streams.alerts.pacing import Breaker, Pace
+from streams.alerts.pacing import Breaker, Pace, left_s
 from streams.alerts.sender import body_of
 from streams.log import get_logger
 from streams.settings import Settings
@@ -68,6 +68,8 @@ class Message:
     entry: dict[str, Any]
     """The record of the outbox: ``alert``, and ``group`` where it is about several."""
     queued_ms: int
+    give_up_at: float
+    """By the monotonic clock: one that is set may not make messages old."""
 
     @property
     def chain(self) -> tuple[str, str]:
@@ -189,7 +191,16 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             return
         if identity in self._waiting:
             return
-        message = Message(identity, record.partition, entry["endpoint"], entry, record.timestamp)
+        give_up_s = self._limits.give_up_hours * 3600
+        more_s = left_s(give_up_s, record.timestamp / 1000, time.time())
+        message = Message(
+            identity,
+            record.partition,
+            entry["endpoint"],
+            entry,
+            record.timestamp,
+            time.monotonic() + more_s,
+        )
         self._waiting[identity] = message
         if TopicPartition(DELIVERIES, record.partition) not in self._catching_up:
             self._dispatch(message)
@@ -239,13 +250,12 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             await self._bury(message, "the settings have no endpoint of this name any more")
             return
         breaker = self._breakers[message.endpoint]
-        give_up_at = message.queued_ms / 1000 + self._limits.give_up_hours * 3600
         attempt = 0
         while message.id in self._waiting:
             if message.endpoint in self._disabled.names:
                 await self._bury(message, "the receiver answered 410 Gone: endpoint disabled")
                 return
-            if breaker.is_open and time.time() > give_up_at:
+            if breaker.is_open and time.monotonic() > message.give_up_at:
                 await self._bury(message, "given up: its endpoint has failed for so long")
                 return
             wait_s = breaker.wait_s(time.monotonic())
@@ -263,7 +273,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 await self._delivered(message)
                 return
             attempt += 1
-            await self._after_failure(message, outcome, attempt, give_up_at)
+            await self._after_failure(message, outcome, attempt)
 
     async def _delivered(self, message: Message) -> None:
         now_s = time.time()
@@ -274,9 +284,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         _LATENCY.observe(max(0.0, now_s - received_s))
         await self._finish(message, None)
 
-    async def _after_failure(
-        self, message: Message, outcome: Outcome, attempt: int, give_up_at: float
-    ) -> None:
+    async def _after_failure(self, message: Message, outcome: Outcome, attempt: int) -> None:
         _ATTEMPTS.labels(message.endpoint, "failed").inc()
         _log.warning(
             "delivery failed",
@@ -292,7 +300,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             await self._disable(message.endpoint)
             return
         pause_s = self._pace.pause_s(attempt, random.random(), outcome.retry_after_s)
-        if time.time() + pause_s > give_up_at:
+        if time.monotonic() + pause_s > message.give_up_at:
             await self._bury(message, f"given up after {attempt} attempts: {outcome.reason}")
             return
         await asyncio.sleep(pause_s)

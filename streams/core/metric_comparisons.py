@@ -43,6 +43,10 @@ class MetricComparisons:
         self._rules = rules
         self._number = {rule.name: i for i, rule in enumerate(rules)}
         self._chosen = Chosen(rules, traits_of)
+        self._right: dict[tuple[str, str], list[int]] = {}
+        for i, rule in enumerate(rules):
+            right = (rule.window, comparison_of(rule).metric or "")
+            self._right.setdefault(right, []).append(i)
         self._keep_ms = keep_ms
         self._shards, self._limit = shards, limit
         self._boards: dict[tuple[int, str, str], Board] = {}
@@ -61,10 +65,9 @@ class MetricComparisons:
             names = names_of(found, i)
             window = found.window[i]
             left = self._chosen.of(names, window)
-            for number, rule in enumerate(self._rules):
-                is_right = comparison_of(rule).metric == names.metric and rule.window == window
-                if number in left or is_right:
-                    said.setdefault(number, []).extend(self._put(number, names, found, i))
+            right = self._right.get((window, names.metric), ())
+            for number in sorted({*left, *right}) if right else left:
+                said.setdefault(number, []).extend(self._put(number, names, found, i))
         return [results_of(self._rules[number], rows) for number, rows in said.items() if rows]
 
     def _put(self, number: int, names: Names, found: WindowResults, row: int) -> Iterator[Said]:

@@ -155,6 +155,17 @@ def test_a_silence_keeps_back_and_its_end_tells_what_still_fires():
     assert scene.at(1_400, alert("a1", "resolved")) == ["a1 resolved"]
 
 
+@pytest.mark.parametrize("jump", [-3_000, 10 * 365 * 86_400])
+def test_a_broker_whose_clock_jumps_tells_nothing_twice(jump):
+    scene = Scene()
+    assert scene.at(5_000, alert("a")) == ["a firing"]
+    scene.at(5_000 + jump)
+    assert scene.at(5_001, alert("a")) == []
+    scene.at(5_002 + REPEAT // S)
+    ids = [p.key for p in scene.driver.output]
+    assert len(set(ids)) == len(ids) == 2  # Told, and repeated.
+
+
 def test_a_silence_ends_early_when_it_is_taken_back():
     scene = Scene()
     scene.at(0, control=silence("s", ["a"], 0, 1_000))

@@ -207,6 +207,24 @@ def test_silence_is_told_at_its_deadline_and_its_end():
     assert (back["state"], back["id"]) == ("resolved", silent["id"])
 
 
+@pytest.mark.parametrize("jump_ms", [-3_600_000, -1, 3_600_000])
+def test_a_broker_whose_clock_jumps_tells_nothing_twice_and_forgets_nothing(jump_ms):
+    rule = {"kind": "absence", "window": "1m", "silent_ms": SILENT_MS}
+    driver = Driver(make_window_alerting(settings_with(HOT, rule)))
+    begin_ms = 4_000_000
+    heard = {"kafka_ms": begin_ms}
+    assert states(driver.send(results_frame(result(0, 95, **heard)), at_ms=begin_ms)) == "fir"
+    made = driver.tick(at_ms=begin_ms + jump_ms)
+    assert states(made) == ("fir" if jump_ms > SILENT_MS else "-")
+    driver.tick(at_ms=begin_ms + SILENT_MS - 1)
+    driver.tick(at_ms=begin_ms + SILENT_MS)
+    driver.tick(at_ms=begin_ms + SILENT_MS + 1)
+    later = {"kafka_ms": begin_ms + 2 * SILENT_MS}
+    driver.send(results_frame(result(1, 70, **later)), at_ms=begin_ms + 2 * SILENT_MS)
+    seen = [(a["rule"], a["state"]) for a in told(driver.output)]
+    assert sorted(seen) == [(r, s) for r in ("r0", "r1") for s in ("firing", "resolved")]
+
+
 def composed(kind, **more):
     parts = [
         {**HOT, "name": "hot", "metrics": ["temp"], "alerts": False},
