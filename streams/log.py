@@ -9,7 +9,6 @@ import structlog
 
 from streams.settings import Log
 
-
 _NAME_ADDRESSES = ("httpx", "httpcore")
 """They log the address of each request, and headers at ``debug``; addresses may hold secrets."""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.core.absences import Absences
+from streams.core.absences import PRESENT, Absences
 from streams.core.comparisons import split
 from streams.core.compositions import Known, compose, known
 from streams.core.episodes import (
@@ -218,9 +218,13 @@ class RuleEngine:
         for one in np.unique(track).tolist():
             if one not in self._watched:
                 self._watched.add(one)
-                for number in self._tracks.rules_of(one).tolist():
-                    if self._is_absence[number]:
-                        self._absences.add(one, number)
+                for number in self._absence_rules_of(one):
+                    self._absences.add(one, number)
+
+    def _absence_rules_of(self, track: int) -> list[int]:
+        rules = self._tracks.rules_of(track)
+        found: list[int] = rules[self._is_absence[rules]].tolist()
+        return found
 
     # -- one rule on one series -----------------------------------------------------------
 
@@ -385,7 +389,6 @@ class RuleEngine:
         c = self._tracks.columns
         tracks = np.flatnonzero(c["shard"] == shard)
         local = {track: i for i, track in enumerate(tracks.tolist())}
-        absent = self._absences.columns
         return {
             "rules": facts_of([*self._rules, *self._composed]),
             "compared": self._compared.snapshot(shard),
@@ -397,11 +400,10 @@ class RuleEngine:
                 for (track, number), pair in self._pairs.items()
                 if track in local
             ],
+            "watched": np.asarray([local[t] for t in self._watched if t in local], np.int64),
             "absent": [
                 [local[track], self._rules[number].name, absent_ms]
-                for track, number, absent_ms in zip(
-                    *(absent[name].tolist() for name in ("track", "rule", "absent_ms")), strict=True
-                )
+                for track, number, absent_ms in self._absences.absent()
                 if track in local
             ],
             "told": [
@@ -430,12 +432,14 @@ class RuleEngine:
                 found = self._pairs[track, number] = Pair.of(pair, rule)
                 self._tracks.columns["pairs"][track] += 1
                 self._next_off_ms = min(self._next_off_ms, found.deadline_ms(rule))
-        for local, name, absent_ms in state["absent"]:
-            number, track = self._number.get(name), tracks[local]
-            is_looked_at = number is not None and self._tracks.looks(track, number)
-            if number is not None and is_looked_at and self._is_absence[number]:
-                self._absences.add(track, number, absent_ms)
-                self._watched.add(track)
+        absent = {(tracks[local], name): ms for local, name, ms in state["absent"]}
+        # A former version listed every watched track among the absent ones.
+        watched = state.get("watched", np.asarray([row[0] for row in state["absent"]], np.int64))
+        for track in {tracks[local] for local in watched.tolist()} - {NO_TRACK}:
+            self._watched.add(track)
+            for number in self._absence_rules_of(track):
+                since_ms = absent.get((track, self._rules[number].name), PRESENT)
+                self._absences.add(track, number, since_ms)
         composed = {rule.name: i for i, rule in enumerate(self._composed)}
         for name, device, told in state["told"]:
             if name in composed and tuple(device) in self._tracks.of_device:
