@@ -389,7 +389,7 @@ class Alerts(Section):
     counted."""
     max_compared: Positive = 500_000
     """Per partition, and among devices per shard: results held to be compared with others, about
-    300 bytes each; further ones are not compared, and counted."""
+    400 bytes each; further ones are not compared, and counted."""
     compare_quiet_ms: Positive = 2_000
     """Log time without a change of a group's results after which they are compared."""
     max_grouped: Positive = 100_000
