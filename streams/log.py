@@ -9,6 +9,9 @@ import structlog
 
 from streams.settings import Log
 
+_NAME_ADDRESSES = ("httpx", "httpcore")
+"""They log the address of each request, and headers at ``debug``; addresses may hold secrets."""
+
 
 def configure(settings: Log, process: str) -> None:
     """Set up logging for a process; call once, at its start.
@@ -39,6 +42,8 @@ def configure(settings: Log, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
+    for name in _NAME_ADDRESSES:
+        logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

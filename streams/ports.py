@@ -115,6 +115,15 @@ class PartitionLogic(Protocol):
         ...
 
 
+@runtime_checkable
+class Showing(Protocol):
+    """What a logic offers beside :class:`PartitionLogic` if it shows metrics of its partition."""
+
+    def forget_shown(self) -> None:
+        """Take them back: the partition goes to another process, which shows them from now on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """State that leaves memory: a part of the state under *key*, stored under a name of its own."""

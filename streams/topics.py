@@ -24,6 +24,7 @@ TWIN_STATE = "twin.state"
 TWIN_DOWN = "twin.down"
 ALERTS = "alerts"
 ALERT_GROUPS = "alert.groups"
+ALERT_PEERS = "alert.peers"
 DELIVERIES = "deliveries"
 SILENCES = "silences"
 CONFIG = "config"
@@ -86,6 +87,7 @@ def specs(settings: Topics) -> list[TopicSpec]:
         TWIN_DOWN: retained,
         ALERTS: compacted,
         ALERT_GROUPS: log_time,
+        ALERT_PEERS: log_time,
         SILENCES: compacted,
         CONFIG: compacted,
         LABELS: compacted,

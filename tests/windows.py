@@ -43,7 +43,10 @@ def results_frame(*rows, window="1m"):
             sd=np.zeros(len(rows)),
             last_received_ms=np.asarray(kafka_ms, np.int64),
             kafka_ms=np.asarray(kafka_ms, np.int64),
-            extra={"rate": np.asarray(column("rate", 0.0), np.float64)},
+            extra={
+                name: np.asarray(column(name, 0.0), np.float64)
+                for name in ("rate", "trend", "trend_last")
+            },
         ),
         code="test",
         settings="test",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -25,18 +26,24 @@ def measure_rules(seed: int) -> list[Measure]:
     random = np.random.default_rng(seed)
     before = _rss_mib()
     quiet = _engine([_rule(i, over=1e6) for i in range(_RULES)])
-    quiet_us, pairs = _cost_us(quiet, random)
+    first_us, first_pairs = _cost_us(quiet, random)
+    mixed = _engine([_of_each_kind(i) for i in range(_RULES)])
+    mixed_us, mixed_pairs = _cost_us(mixed, random)
     memory_mib = _rss_mib() - before
     began = time.perf_counter()
-    state = [quiet.snapshot(shard) for shard in range(8)]
+    state = [mixed.snapshot(shard) for shard in range(8)]
     snapshot_ms = (time.perf_counter() - began) * 1000
     assert state
     firing_us, _ = _cost_us(_engine([_rule(0, over=-1e6)]), random)
     expressions = [_expression(i) for i in range(20)]
     expression_us, _ = _cost_us(_engine(expressions), random, rounds=2)
+    compared_us = _comparison_us(random)
     return [
-        at_most("a result per matching rule, nothing fires", quiet_us, "µs", 2.0),
-        Measure("results that match rules, pairs a round", pairs, ""),
+        at_most("a result per matching rule, nothing fires", first_us, "µs", 2.0),
+        Measure("results that match rules, pairs a round", first_pairs, ""),
+        at_most("the same, of four kinds in turn", mixed_us, "µs", 2.0),
+        Measure("results that match them, pairs a round", mixed_pairs, ""),
+        at_most("the same, comparisons with another metric", compared_us, "µs", 2.0),
         Measure("the same, on every series a rule that fires", round(firing_us, 2), "µs"),
         Measure("the same, expressions of two terms", round(expression_us, 2), "µs"),
         Measure("memory of 10,000 series and 1,000 rules", round(memory_mib, 1), "MiB"),
@@ -50,19 +57,51 @@ def _rule(i: int, *, over: float) -> Rule:
     return Rule(**kind, **(globs if over > 0 else {}))
 
 
+def _of_each_kind(i: int) -> Rule:
+    kinds: list[dict[str, Any]] = [
+        {"kind": "threshold", "over": 1e6},
+        {"kind": "rate", "over": 1e6},
+        {"kind": "forecast", "over": 1e6, "within_ms": 3_600_000},
+        {"kind": "absence", "silent_ms": 3_600_000},
+    ]
+    globs = {"metrics": [f"m{i % _METRICS}"]} if i % 8 < 4 else {"devices": [f"d{i % 100}*"]}
+    return Rule(name=f"r{i}", window="1m", **kinds[i % 4], **globs)
+
+
+def _comparison_us(random: np.random.Generator) -> float:
+    """Return the microseconds of one comparison: a metric of a device under one rule."""
+    rules = [
+        Rule(
+            name=f"c{i}", kind="compare", window="1m", metrics=[f"m{i}"], with_metric="m9", over=1e6
+        )
+        for i in range(_METRICS - 1)
+    ]
+    engine = _engine(rules)
+    took = []
+    for minute in range(4):
+        found = _minute(minute, random)
+        began = time.perf_counter()
+        engine.take(found, minute * _MINUTE_MS, minute)
+        took.append(time.perf_counter() - began)
+    return median(took[1:]) / (len(rules) * _SERIES / _METRICS) * 1e6
+
+
 def _expression(i: int) -> Rule:
     text = "mean > 1000.0 && sd < 3.0"
     return Rule(name=f"e{i}", kind="expression", window="1m", expression=text)
 
 
 def _engine(rules: list[Rule]) -> RuleEngine:
-    settings = Settings(windows=[Window(name="1m", size_ms=_MINUTE_MS)], rules=rules)
+    aggregates = ["rate", "trend", "trend_last"]
+    windows = [Window(name="1m", size_ms=_MINUTE_MS, aggregates=aggregates)]
+    settings = Settings(windows=windows, rules=rules)
     return RuleEngine(
         window_rules(settings),
         kept_ms(settings),
         shards=8,
         max_series=1_000_000,
         max_open=1_000_000,
+        max_compared=1_000_000,
     )
 
 
@@ -106,6 +145,7 @@ def _minute(minute: int, random: np.random.Generator) -> WindowResults:
         sd=np.ones(n),
         last_received_ms=start_ms,
         kafka_ms=start_ms,
+        extra={name: np.zeros(n) for name in ("rate", "trend", "trend_last")},
     )
 
 

@@ -1,8 +1,9 @@
 """The topic ``config`` and its markers: settings that change while running.
 
 A document is written to ``config`` under its id. What decides results changes at a *marker* in
-every partition of ``readings``, and of the topics that roll-ups read: a time marker whose header
-``hw-config`` has the id. So a worker, its successor and a replay all change at the same record.
+every partition of ``readings``, and of the topics that roll-ups and alerts read: a time marker
+whose header ``hw-config`` has the id. So a worker, its successor and a replay all change at the
+same record.
 """
 
 from __future__ import annotations
@@ -20,12 +21,21 @@ from streams.ports import TIME_MARKER_HEADER, LogRecord, header
 from streams.settings import Settings
 from streams.settings.applied import Document, changes, document_of, in_force, newest, parse
 from streams.settings.generations import base_name, generation_name, generation_of
-from streams.topics import AGGREGATES, CONFIG, READINGS, ROLLUPS_PARTIAL
+from streams.topics import (
+    AGGREGATES,
+    ALERT_GROUPS,
+    ALERT_PEERS,
+    ANOMALIES,
+    CONFIG,
+    READINGS,
+    ROLLUPS_PARTIAL,
+)
 
 _log = get_logger(__name__)
 MARKER = "hw-config"
-MARKED = (ROLLUPS_PARTIAL, AGGREGATES, READINGS)
-"""In this order, so that roll-ups know of a window before its first result."""
+MARKED = (ALERT_GROUPS, ALERT_PEERS, ROLLUPS_PARTIAL, AGGREGATES, ANOMALIES, READINGS)
+"""In this order, so that roll-ups know of a window before its first result, and groups of a route
+before its first alert."""
 _RETRY_S = 1.0
 _CLOCKS_APART_MS = 60_000
 _PARTITION = 0

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 from aiokafka.consumer.fetcher import FetchResult
@@ -30,6 +31,8 @@ from faust.transport.drivers import aiokafka as base
 from faust.types import TP, Message
 from faust.types.transports import ConsumerT, ProducerT
 from faust.types.tuples import ConsumerMessage, RecordMetadata
+
+from streams.adapters.patience import patiently
 
 _NEITHER_LOST_NOR_REPEATED: dict[str, Any] = {"acks": "all", "enable_idempotence": True}
 
@@ -210,13 +213,26 @@ class Consumer(base.Consumer):
         if tp.topic not in self._batch_topics:
             await super()._add_gap(tp, offset_from, offset_to)
 
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        """Return the first offsets; while a broker is away this waits, where Faust would end."""
+        ask = super().earliest_offsets
+        return await patiently("earliest offsets", lambda: ask(*partitions))
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """Return the end offsets; as :meth:`earliest_offsets`."""
+        ask = super().highwaters
+        return await patiently("end offsets", lambda: ask(*partitions))
+
     async def begin_offsets(self, tps: Iterable[TP]) -> Mapping[TP, Begin]:
         """Return where reading begins: at the committed offsets, or else the earliest ones.
 
         Ask for many at once: the earliest offsets may wait behind a fetch that waits for data.
         """
         consumer = self._thread._ensure_consumer()
-        committed = {tp: await self._thread.call_thread(consumer.committed, tp) for tp in tps}
+        call, committed = self._thread.call_thread, {}
+        for tp in tps:
+            ask = partial(call, consumer.committed, tp)
+            committed[tp] = await patiently("committed offsets", ask)
         unread = [tp for tp, offset in committed.items() if offset is None]
         earliest = await self.earliest_offsets(*unread) if unread else {}
         return {

@@ -1,11 +1,12 @@
-"""Which type a device is of."""
+"""Which type a device is of, and which tags it has."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from streams.core.rollups import NO_GROUP
-from streams.settings import DeviceType
+from streams.core.selectors import Traits
+from streams.settings import DeviceTag, DeviceType
 
 _MOST_REMEMBERED = 1_000_000
 
@@ -27,3 +28,16 @@ class TypeOf:
                 self._known.clear()
             found = self._known[key] = next(fitting, NO_GROUP)
         return found
+
+
+def traits_by(
+    types: Sequence[DeviceType], tags: Sequence[DeviceTag]
+) -> Callable[[str, str, str], Traits]:
+    """Return what tells the traits of a device by its tenant, site and name."""
+    type_of = TypeOf(types)
+
+    def traits_of(tenant: str, site: str, device: str) -> Traits:
+        names = tuple(tag.name for tag in tags if tag.takes(tenant, site, device))
+        return Traits(type_of(tenant, site, device), names)
+
+    return traits_of

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 from prometheus_client import Counter, Gauge
 
 from streams.adapters import shard_codec
 from streams.adapters.rejected import rejected_from_log
+from streams.agents.editions import Edition, Editions
 from streams.agents.routing import mutes_of, routes_of
+from streams.agents.stamps import Stamp, dirty, number_of
 from streams.agents.telling import CONTROL_HEADER, Outbox, group_key
-from streams.core.grouping import CHANGED, Group, Groups, Member, Notice, labels_of
+from streams.core.grouping import CHANGED, Group, Groups, Member, Notice, Route, labels_of
+from streams.core.log_clock import LogClock
 from streams.core.mutes import LABELS, Matcher, Silence
-from streams.core.registry import NEVER
+from streams.core.placement import shard_of
 from streams.errors import DecodeError
 from streams.ports import (
     LogicFactory,
@@ -26,9 +30,11 @@ from streams.ports import (
     is_time_marker,
 )
 from streams.settings import Settings
+from streams.settings.applied import Document
 from streams.topics import ALERT_GROUPS
 
-STATE_KEY = "groups"
+RoutesOf = Callable[[str], Mapping[str, Route]]
+"""The routes of an edition, by name."""
 _NOTICES = Counter("headwater_alerts_notices", "Messages made.", ["route", "reason"])
 _UNGROUPED = Counter(
     "headwater_alerts_ungrouped", "Alerts told by themselves: alerts.max_grouped is met."
@@ -38,119 +44,198 @@ _MUTED = Gauge(
 )
 
 
-def make_grouping(settings: Settings) -> LogicFactory:
-    """Return the factory of the groups."""
+def make_grouping(
+    settings: Settings, documents: Mapping[str, Document] | None = None
+) -> LogicFactory:
+    """Return the factory of the groups.
+
+    :param documents: what the topic ``config`` holds; more may come while the logic runs.
+    """
 
     def factory(partition: int, partitions: int) -> PartitionLogic:
-        return GroupLogic(settings, partition)
+        return GroupLogic(settings, partition, Editions(settings, documents))
 
     return factory
 
 
-class GroupLogic:
-    """Alerts and controls in, messages to ``deliveries`` out."""
+class _Part:
+    """Some groups, which know nothing of others, and all that mutes."""
 
-    def __init__(self, settings: Settings, partition: int) -> None:
+    def __init__(self, edition: Edition, limit: int) -> None:
+        self.edition = edition
+        self.mutes = mutes_of(edition.settings)
+        self.groups = Groups(self.mutes, limit=limit)
+        self.stamp = Stamp()
+
+    def change(self, after: Edition, now_ms: int) -> list[Notice]:
+        """Let other inhibitions and maintenance mute from now on, and routes be as they are now."""
+        before, self.mutes = self.mutes, mutes_of(after.settings)
+        self.edition = after
+        self.mutes.silences = before.silences
+        for alert, labels in before.sources.items():
+            if self.mutes.is_source(labels):
+                self.mutes.fires(alert, labels)
+        self.groups.mutes = self.mutes
+        self.groups.follow(routes_of(after))
+        return self.groups.mutes_changed(now_ms)
+
+    def pass_time(self, now_ms: int, offset: int) -> list[Notice]:
+        if not self.groups.is_due(now_ms):
+            return []
+        self.stamp.touch(offset)
+        return self.groups.pass_time(now_ms)
+
+    def control(self, given: Mapping[str, Any], now_ms: int) -> list[Notice]:
+        match given["kind"]:
+            case "silence":
+                self.mutes.silences[given["id"]] = silence_of(given)
+            case "unsilence":
+                self.mutes.silences.pop(given["id"], None)
+            case "acknowledge":
+                self.groups.acknowledge(given["alert"])
+                return []
+            case "resolve":
+                return self.groups.resolve(given["alert"], now_ms)
+            case "source":
+                if not self._source(given["alert"]):
+                    return []
+        return self.groups.mutes_changed(now_ms)
+
+    def _source(self, alert: Mapping[str, Any]) -> bool:
+        if alert["state"] == "firing":
+            return self.mutes.fires(alert["id"], labels_of(alert))
+        return self.mutes.ends(alert["id"])
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": self.edition.id,
+            "groups": [_group_state(group) for group in self.groups.groups.values()],
+            "silences": [_silence_state(one) for one in self.mutes.silences.values()],
+            "sources": self.mutes.sources,
+        }
+
+    def restore(self, state: Mapping[str, Any], now_ms: int, routes: RoutesOf) -> None:
+        for silence in state["silences"]:
+            self.mutes.silences[silence["id"]] = silence_of(silence)
+        for alert, labels in state["sources"].items():
+            self.mutes.fires(alert, labels)
+        for group in state["groups"]:
+            route = routes(group["config"]).get(group["route"])
+            if route is not None and len(group["labels"]) == len(route.group_by) + 1:
+                labels = tuple(group["labels"])
+                self.groups.groups[route.name, labels] = _group_from(group, Group(route, labels))
+        self.groups.restored(now_ms)
+
+
+class GroupLogic:
+    """Alerts and controls in, messages to ``deliveries`` out.
+
+    Groups are spread over parts by route and labels. What people say, and what inhibits, is in
+    each part, so that every part decides by what was said before its own place in the log.
+    """
+
+    def __init__(self, settings: Settings, partition: int, editions: Editions) -> None:
         self._partition = partition
+        self._editions = editions
+        self._routes: dict[str, dict[str, Route]] = {}
         self._max_bytes = settings.gateway.max_rejected_bytes
         self._max_listed = settings.alerts.max_listed
         self._outbox = Outbox(settings, partition)
-        self._mutes = mutes_of(settings)
-        self.groups = Groups(routes_of(settings), self._mutes, limit=settings.alerts.max_grouped)
-        self._now_ms = 0
-        self._stamp = -1
-        self._dirty_since = NEVER
+        self._limit, n = settings.alerts.max_grouped, settings.topics.shards
+        self.parts = [_Part(editions.newest(), self._limit) for _ in range(n)]
+        self._clock = LogClock()
 
     def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
         """Take the next records of ``alert.groups``; see :class:`PartitionLogic`."""
         out: list[Produce] = []
-        for record in records:
-            if record.offset <= self._stamp:
-                continue
-            self._dirty_since = min(self._dirty_since, record.offset)
-            self._now_ms = max(self._now_ms, record.timestamp)
-            out += self._send(self.groups.pass_time(self._now_ms), record.offset)
+        offsets = np.asarray([record.offset for record in records], np.int64)
+        times = np.asarray([record.timestamp for record in records], np.int64)
+        for record, now_ms in zip(records, self._clock.read(offsets, times).tolist(), strict=True):
+            for part in self._live(record.offset):
+                out += self._send(part.pass_time(now_ms, record.offset), record.offset)
             if is_time_marker(record):
+                out += self._change(record, now_ms)
                 continue
             try:
                 given = _parsed(record)
             except DecodeError as error:
                 out.append(self._reject(record, error))
             else:
-                out += self._take(given, record.offset)
+                out += self._take(given, record.offset, now_ms)
         return out
 
     def dirty(self) -> Mapping[str, int]:
-        """Return the one key, if it changed."""
-        return {} if self._dirty_since == NEVER else {STATE_KEY: self._dirty_since}
+        """Return the changed parts."""
+        return dirty([part.stamp for part in self.parts])
 
     def snapshot(self, key: str) -> bytes:
-        """Return all groups, and what mutes."""
-        self._dirty_since = NEVER
-        _MUTED.labels(str(self._partition)).set(self.groups.muted())
-        return shard_codec.encode(
-            {
-                "now_ms": self._now_ms,
-                "groups": [_group_state(group) for group in self.groups.groups.values()],
-                "silences": [_silence_state(one) for one in self._mutes.silences.values()],
-                "sources": self._mutes.sources,
-            }
-        )
+        """Return the groups of a part, and what mutes."""
+        part = self.parts[int(key)]
+        part.stamp.stored()
+        muted = sum(one.groups.muted() for one in self.parts)
+        _MUTED.labels(str(self._partition)).set(muted)
+        return shard_codec.encode({"clock_ms": self._clock.now_ms, **part.state()})
 
     def restore(self, key: str, stamp: int, state: bytes) -> None:
-        """Load a snapshot; groups of routes that are gone are forgotten."""
+        """Load a part; groups of routes that are gone are forgotten.
+
+        :raises StateError: if it was written by another version, or with another number of shards.
+        """
         loaded = shard_codec.decode(state)
-        self._now_ms, self._stamp = loaded["now_ms"], stamp
-        for silence in loaded["silences"]:
-            self._silence(silence)
-        for alert, labels in loaded["sources"].items():
-            self._mutes.fires(alert, labels)
-        for group in loaded["groups"]:
-            route = self.groups.routes.get(group["route"])
-            if route is not None and len(group["labels"]) == len(route.group_by) + 1:
-                labels = tuple(group["labels"])
-                self.groups.groups[route.name, labels] = _group_from(group, Group(route, labels))
-        self.groups.restored(self._now_ms)
+        number = number_of(key, len(self.parts), ALERT_GROUPS, self._partition)
+        part = self.parts[number] = _Part(self._editions.of(loaded["config"]), self._limit)
+        self._clock.learn(stamp, loaded["clock_ms"])
+        part.stamp.at = stamp
+        part.restore(loaded, loaded["clock_ms"], self._routes_of)
+
+    def forget_shown(self) -> None:
+        """See :class:`~streams.ports.Showing`."""
+        _MUTED.labels(str(self._partition)).set(0)
 
     def wants_time(self) -> bool:
         """Whether a message, or the end of a silence, waits for its time."""
-        return self.groups.wants_time()
+        return any(part.groups.wants_time() for part in self.parts)
 
-    def _take(self, given: dict[str, Any], offset: int) -> list[Produce]:
+    def _change(self, record: LogRecord, now_ms: int) -> list[Produce]:
+        """Take the settings that a marker names."""
+        after = self._editions.at(record)
+        out: list[Produce] = []
+        for part in self._live(record.offset) if after is not None else ():
+            if after is not None and part.edition.revision < after.revision:
+                part.stamp.touch(record.offset)
+                out += self._send(part.change(after, now_ms), record.offset)
+        return out
+
+    def _routes_of(self, edition: str) -> Mapping[str, Route]:
+        if edition not in self._routes:
+            routes = routes_of(self._editions.of(edition))
+            self._routes[edition] = {route.name: route for route in routes}
+        return self._routes[edition]
+
+    def _live(self, offset: int) -> list[_Part]:
+        return [part for part in self.parts if part.stamp.takes(offset)]
+
+    def _take(self, given: dict[str, Any], offset: int, now_ms: int) -> list[Produce]:
         if "kind" in given:
-            return self._send(self._control(given), offset)
+            out: list[Produce] = []
+            for part in self._live(offset):
+                part.stamp.touch(offset)
+                out += self._send(part.control(given, now_ms), offset)
+            return out
         alert = given["alert"]
-        if given["route"] not in self.groups.routes:
+        route = self._routes_of(given.get("config", "")).get(given["route"])
+        if route is None:
             return self._outbox.tell(alert)
-        notices = self.groups.take(given["route"], alert, self._now_ms)
+        labels = "/".join(route.group_of(alert))
+        part = self.parts[shard_of(route.name, labels, len(self.parts))]
+        if not part.stamp.takes(offset):
+            return []
+        part.stamp.touch(offset)
+        notices = part.groups.take(route, alert, now_ms)
         if notices is None:
             _UNGROUPED.inc()
-            return self._outbox.tell(alert, self.groups.routes[given["route"]].endpoints)
+            return self._outbox.tell(alert, route.endpoints)
         return self._send(notices, offset)
-
-    def _control(self, given: Mapping[str, Any]) -> list[Notice]:
-        match given["kind"]:
-            case "silence":
-                self._silence(given)
-            case "unsilence":
-                self._mutes.silences.pop(given["id"], None)
-            case "acknowledge":
-                self.groups.acknowledge(given["alert"])
-                return []
-            case "resolve":
-                return self.groups.resolve(given["alert"], self._now_ms)
-            case "source":
-                if not self._source(given["alert"]):
-                    return []
-        return self.groups.mutes_changed(self._now_ms)
-
-    def _silence(self, given: Mapping[str, Any]) -> None:
-        self._mutes.silences[given["id"]] = silence_of(given)
-
-    def _source(self, alert: Mapping[str, Any]) -> bool:
-        if alert["state"] == "firing":
-            return self._mutes.fires(alert["id"], labels_of(alert))
-        return self._mutes.ends(alert["id"])
 
     def _send(self, notices: Sequence[Notice], offset: int) -> list[Produce]:
         out: list[Produce] = []
@@ -261,6 +346,7 @@ _MARKS = ("changed_ms", "told_ms", "acknowledged", "escalated", "by_hand")
 def _group_state(group: Group) -> dict[str, Any]:
     return {
         "route": group.route.name,
+        "config": group.route.edition,
         "labels": list(group.labels),
         "members": [
             [orjson.dumps(m.alert), list(m.told or ()), *(getattr(m, name) for name in _MARKS)]

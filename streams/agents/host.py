@@ -41,6 +41,7 @@ from streams.ports import (
     LogRecord,
     PartitionLogic,
     Produce,
+    Showing,
 )
 
 _log = get_logger(__name__)
@@ -185,6 +186,8 @@ class PartitionHost:
         for run in self._runs.values():
             if run.checkpoint is not None:
                 run.checkpoint.cancel()
+            if isinstance(run.logic, Showing):
+                run.logic.forget_shown()
             # Another worker tells how far behind it is, from now on.
             _LAG.remove(self._topic, str(run.tp.partition))
         self._runs.clear()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from streams.agents.editions import Edition
 from streams.core.grouping import Route
 from streams.core.mutes import Inhibition, Maintenance, Matcher, Mutes
 from streams.core.registry import NEVER
@@ -15,8 +16,9 @@ from streams.settings import Settings
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-def routes_of(settings: Settings) -> list[Route]:
+def routes_of(edition: Edition) -> list[Route]:
     """Return the routes, in the order of the settings."""
+    settings = edition.settings
     everybody = (*(h.name for h in settings.webhooks), *(c.name for c in settings.channels))
     return [
         Route(
@@ -30,6 +32,8 @@ def routes_of(settings: Settings) -> list[Route]:
             escalate_ms=route.escalate_after_ms,
             escalate_to=tuple(route.escalate_to),
             goes_on=route.goes_on,
+            edition=edition.id,
+            revision=edition.revision,
         )
         for route in settings.routes
     ]

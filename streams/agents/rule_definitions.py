@@ -7,6 +7,7 @@ from streams.core.rules import AnomalyRule
 from streams.core.selectors import Selector
 from streams.core.window_rules import (
     Absence,
+    Comparison,
     Composition,
     Condition,
     Test,
@@ -26,10 +27,7 @@ def anomaly_rules(settings: Settings) -> list[AnomalyRule]:
             rule.score_over,
             rule.hold_ms,
             rule.resolve_ms,
-            tuple(rule.tenants),
-            tuple(rule.sites),
-            tuple(rule.devices),
-            tuple(rule.metrics),
+            _selector(rule),
             None if rule.expression is None else _condition(rule.expression),
         )
         for rule in settings.rules
@@ -45,12 +43,11 @@ def window_rules(settings: Settings) -> list[WindowRule]:
             severity=rule.severity,
             window=rule.window or "",
             test=_test(rule),
-            selector=Selector(
-                tuple(rule.tenants), tuple(rule.sites), tuple(rule.devices), tuple(rule.metrics)
-            ),
+            selector=_selector(rule),
             hold_ms=rule.hold_ms,
             resolve_ms=0 if rule.of is not None else rule.resolve_ms,
             tells=rule.alerts,
+            comparison=_comparison(rule),
         )
         for rule in settings.rules
         if not rule.on_scores
@@ -63,23 +60,35 @@ def kept_ms(settings: Settings) -> dict[str, int]:
     return {base_name(w.name): definition_of(w).reach_ms + late_ms for w in settings.windows}
 
 
+def _selector(rule: Rule) -> Selector:
+    labels = (rule.tenants, rule.sites, rule.devices, rule.metrics, rule.types, rule.tags)
+    return Selector(*(tuple(globs) for globs in labels))
+
+
 def _test(rule: Rule) -> Test:
     if rule.of is not None:
-        return Composition(tuple(rule.of), rule.kind == "all", rule.within_ms)
+        return Composition(tuple(rule.of), rule.kind == "all", rule.within_ms or 0)
     if rule.silent_ms is not None:
         return Absence(rule.silent_ms)
     if rule.expression is not None:
         return _condition(rule.expression)
     bound = rule.over if rule.over is not None else rule.under
     assert bound is not None
-    is_rate = rule.kind == "rate"
+    columns = {"rate": "rate", "forecast": "trend_last", "compare": "mean"}
     return Threshold(
-        column="rate" if is_rate else rule.aggregate,
+        column=columns.get(rule.kind, rule.aggregate),
         bound=bound,
         clear=bound if rule.clear is None else rule.clear,
         above=rule.over is not None,
-        scale=rule.per_ms / 1000 if is_rate else 1.0,
+        scale=rule.per_ms / 1000 if rule.kind == "rate" else 1.0,
+        ahead_ms=(rule.within_ms or 0) if rule.kind == "forecast" else 0,
     )
+
+
+def _comparison(rule: Rule) -> Comparison | None:
+    if rule.kind != "compare":
+        return None
+    return Comparison(rule.aggregate, rule.by, rule.with_metric, rule.among, rule.least)
 
 
 def _condition(expression: str) -> Condition:

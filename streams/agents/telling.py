@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import orjson
 from prometheus_client import Counter, Gauge
 
+from streams.agents.editions import Edition, Editions
 from streams.agents.routing import mutes_of, routes_of
 from streams.core.alert_states import message_id
-from streams.core.grouping import labels_of, routes_for
+from streams.core.grouping import FIRING, Route, labels_of, routes_for
+from streams.core.mutes import Mutes
 from streams.core.placement import group_partition
 from streams.ports import Produce
 from streams.settings import Channel, Settings, Webhook
@@ -34,11 +36,17 @@ class StandingCounts:
 
     def show(self, counts: Mapping[str, tuple[int, int]]) -> None:
         """Show the counts of this partition: rule -> how many are pending, and how many fire."""
-        for rule, both in counts.items():
+        for rule in [*counts, *(rule for rule in self._counts if rule not in counts)]:
             of_rule = self._counts.setdefault(rule, {})
-            of_rule[self._place] = both
+            of_rule.pop(self._place, None)
+            if rule in counts:
+                of_rule[self._place] = counts[rule]
             for i, state in enumerate(("pending", "firing")):
                 _STANDING.labels(rule, state).set(sum(one[i] for one in of_rule.values()))
+
+    def forget(self) -> None:
+        """Count this partition no more: another process has it."""
+        self.show({})
 
 
 class Outbox:
@@ -99,30 +107,56 @@ class Outbox:
 
 
 class Teller:
-    """Tells of alerts: to their groups where a route takes them, else to all endpoints."""
+    """Tells of alerts: to their groups where a route takes them, else to all endpoints.
 
-    def __init__(self, settings: Settings, partition: int) -> None:
+    An alert that stands while settings change goes on by the routes that it was told by: it is
+    *kept* under their edition, so that whoever was told of it is told its end.
+    """
+
+    def __init__(self, settings: Settings, partition: int, editions: Editions) -> None:
         self._partition = partition
         self._partitions = settings.topics.partitions
         self._outbox = Outbox(settings, partition)
-        self._routes = routes_of(settings)
-        self._mutes = mutes_of(settings)
+        self._editions = editions
+        self._ways: dict[str, tuple[list[Route], Mutes]] = {}
+        self._kept: dict[str, tuple[int, str]] = {}
 
-    def tell(self, alert: dict[str, Any]) -> list[Produce]:
+    def keep(self, alert: str, shard: int, edition: Edition) -> None:
+        """Note under which edition an alert was told that stands."""
+        self._kept.setdefault(alert, (shard, edition.id))
+
+    def kept(self, shard: int) -> dict[str, str]:
+        """Return what :meth:`restore` takes of a shard."""
+        return {alert: edition for alert, (of, edition) in self._kept.items() if of == shard}
+
+    def restore(self, shard: int, kept: Mapping[str, str]) -> None:
+        """Take back what was stored."""
+        self._kept |= {alert: (shard, edition) for alert, edition in kept.items()}
+
+    def tell(self, alert: dict[str, Any], edition: Edition) -> list[Produce]:
         """Return the records of an alert in its new state.
 
         :param alert: what goes into ``alerts``; ``turn`` where a correction made it fire again.
+        :param edition: by which it was judged.
         """
+        if alert["id"] in self._kept:
+            edition = self._editions.of(self._kept[alert["id"]][1])
+            if alert["state"] != FIRING:
+                del self._kept[alert["id"]]
+        if edition.id not in self._ways:
+            self._ways[edition.id] = (routes_of(edition), mutes_of(edition.settings))
+        all_routes, mutes = self._ways[edition.id]
         _ALERTS.labels(alert["rule"], alert["state"]).inc()
         out = [Produce(ALERTS, orjson.dumps(alert), alert["id"].encode(), self._partition)]
-        routes = routes_for(self._routes, alert)
+        routes = routes_for(all_routes, alert)
         if not routes:
             return out + self._outbox.tell(alert)
-        if self._mutes.is_source(labels_of(alert)):
+        if mutes.is_source(labels_of(alert)):
             out += self._to_all({"kind": "source", "alert": alert})
         for route in routes:
             key = group_key(route.name, route.group_of(alert))
-            value = orjson.dumps({"route": route.name, "alert": alert})
+            given = {"route": route.name, "config": edition.id, "alert": alert}
+            value = orjson.dumps(given)
             out.append(Produce(ALERT_GROUPS, value, key, group_partition(key, self._partitions)))
         return out
 

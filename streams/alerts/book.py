@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from rich.table import Table
 
 from streams.adapters.log_reader import read_all
+from streams.alerts.disabled import is_note
 from streams.errors import HeadwaterError
 from streams.settings import Settings
 from streams.topics import ALERTS, DELIVERIES
@@ -61,6 +62,8 @@ async def read_dead(settings: Settings) -> list[dict[str, Any]]:
     """Return the messages that were given up, each with its reason and ``partition``."""
     last: dict[bytes, dict[str, Any]] = {}
     async for record in read_all(settings.kafka, [DELIVERIES]):
+        if is_note(record.key):
+            continue
         last.pop(record.key, None)
         entry = orjson.loads(record.value) if record.value else {"status": ""}
         if entry["status"] == "dead":

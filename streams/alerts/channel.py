@@ -18,7 +18,7 @@ WEBHOOK = "webhook"
 class Outcome:
     """How an attempt ended.
 
-    ``gone`` ends all deliveries to this endpoint until the process starts again;
+    ``gone`` ends all deliveries to this endpoint until ``headwater alerts enable``;
     ``retry_after_s`` is what the receiver asked for.
     """
 

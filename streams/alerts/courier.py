@@ -21,8 +21,11 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
+from streams.adapters.patience import patiently
 from streams.alerts.channel import Outcome, channels_of
-from streams.alerts.pacing import Breaker, Pace
+from streams.alerts.charts import Charts
+from streams.alerts.disabled import Disabled, is_note, write_note
+from streams.alerts.pacing import Breaker, Pace, left_s
 from streams.alerts.sender import body_of
 from streams.log import get_logger
 from streams.settings import Settings
@@ -36,6 +39,11 @@ _OLDEST = Gauge("headwater_alerts_outbox_oldest_seconds", "Age of the oldest wai
 _ATTEMPTS = Counter("headwater_alerts_attempts", "Attempts at endpoints.", ["endpoint", "outcome"])
 _BREAKER = Gauge(
     "headwater_alerts_breaker_open", "1 while an endpoint fails and is only tried.", ["endpoint"]
+)
+_DISABLED = Gauge(
+    "headwater_alerts_endpoint_disabled",
+    "1 while an endpoint gets nothing: it said 410.",
+    ["endpoint"],
 )
 _DELIVERY = Histogram(
     "headwater_alerts_delivery_seconds",
@@ -60,6 +68,8 @@ class Message:
     entry: dict[str, Any]
     """The record of the outbox: ``alert``, and ``group`` where it is about several."""
     queued_ms: int
+    give_up_at: float
+    """By the monotonic clock: one that is set may not make messages old."""
 
     @property
     def chain(self) -> tuple[str, str]:
@@ -75,13 +85,14 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
 
     def __init__(self, settings: Settings) -> None:
         self._channels = channels_of(settings)
+        self._charts = Charts(settings)
         self._settings = settings
         self._limits = settings.alerts
         self._waiting: dict[str, Message] = {}
         self._chains: dict[tuple[str, str], deque[Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._catching_up: dict[TopicPartition, int] = {}
-        self._disabled: set[str] = set()
+        self._disabled = Disabled.of(settings)
         limits = settings.alerts
         self._pace = Pace(
             limits.retry_min_ms / 1000, limits.retry_max_ms / 1000, limits.breaker_failures
@@ -145,13 +156,13 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         assigned = list(assigned)
         if not assigned:
             return
-        ends = await self._consumer.end_offsets(assigned)
+        ends = await patiently("outbox", lambda: self._consumer.end_offsets(assigned))
         await self._consumer.seek_to_beginning(*assigned)
         self._catching_up = {tp: end for tp, end in ends.items() if end > 0}
 
     async def _read(self) -> None:
         while True:
-            fetched = await self._consumer.getmany(timeout_ms=1000)
+            fetched = await patiently("outbox", lambda: self._consumer.getmany(timeout_ms=1000))
             for tp, records in fetched.items():
                 for record in records:
                     self._take(record)
@@ -168,6 +179,11 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 self._dispatch(message)
 
     def _take(self, record: Any) -> None:
+        if is_note(record.key):
+            self._disabled.take(record.key, record.value)
+            for name in self._channels:
+                _DISABLED.labels(name).set(name in self._disabled.names)
+            return
         identity = record.key.decode()
         entry = orjson.loads(record.value) if record.value else None
         if entry is None or entry["status"] != "pending":
@@ -175,7 +191,16 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             return
         if identity in self._waiting:
             return
-        message = Message(identity, record.partition, entry["endpoint"], entry, record.timestamp)
+        give_up_s = self._limits.give_up_hours * 3600
+        more_s = left_s(give_up_s, record.timestamp / 1000, time.time())
+        message = Message(
+            identity,
+            record.partition,
+            entry["endpoint"],
+            entry,
+            record.timestamp,
+            time.monotonic() + more_s,
+        )
         self._waiting[identity] = message
         if TopicPartition(DELIVERIES, record.partition) not in self._catching_up:
             self._dispatch(message)
@@ -225,13 +250,12 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             await self._bury(message, "the settings have no endpoint of this name any more")
             return
         breaker = self._breakers[message.endpoint]
-        give_up_at = message.queued_ms / 1000 + self._limits.give_up_hours * 3600
         attempt = 0
         while message.id in self._waiting:
-            if message.endpoint in self._disabled:
+            if message.endpoint in self._disabled.names:
                 await self._bury(message, "the receiver answered 410 Gone: endpoint disabled")
                 return
-            if breaker.is_open and time.time() > give_up_at:
+            if breaker.is_open and time.monotonic() > message.give_up_at:
                 await self._bury(message, "given up: its endpoint has failed for so long")
                 return
             wait_s = breaker.wait_s(time.monotonic())
@@ -239,13 +263,17 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 await asyncio.sleep(wait_s)
                 continue
             async with self._gates[message.endpoint]:
-                outcome = await channel.send(message.id, body_of(message.entry, message.queued_ms))
+                body = body_of(message.entry, message.queued_ms)
+                chart = await self._charts.of(message.entry, message.endpoint, time.time())
+                if chart is not None:
+                    body["data"]["chart"] = chart
+                outcome = await channel.send(message.id, body)
             if outcome.delivered:
                 breaker.succeeded()
                 await self._delivered(message)
                 return
             attempt += 1
-            await self._after_failure(message, outcome, attempt, give_up_at)
+            await self._after_failure(message, outcome, attempt)
 
     async def _delivered(self, message: Message) -> None:
         now_s = time.time()
@@ -256,9 +284,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         _LATENCY.observe(max(0.0, now_s - received_s))
         await self._finish(message, None)
 
-    async def _after_failure(
-        self, message: Message, outcome: Outcome, attempt: int, give_up_at: float
-    ) -> None:
+    async def _after_failure(self, message: Message, outcome: Outcome, attempt: int) -> None:
         _ATTEMPTS.labels(message.endpoint, "failed").inc()
         _log.warning(
             "delivery failed",
@@ -271,13 +297,26 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         breaker.failed(time.monotonic(), random.random(), outcome.retry_after_s)
         _BREAKER.labels(message.endpoint).set(breaker.is_open)
         if outcome.gone:
-            self._disabled.add(message.endpoint)
+            await self._disable(message.endpoint)
             return
         pause_s = self._pace.pause_s(attempt, random.random(), outcome.retry_after_s)
-        if time.time() + pause_s > give_up_at:
+        if time.monotonic() + pause_s > message.give_up_at:
             await self._bury(message, f"given up after {attempt} attempts: {outcome.reason}")
             return
         await asyncio.sleep(pause_s)
+
+    async def _disable(self, endpoint: str) -> None:
+        if endpoint in self._disabled.names:
+            return
+        self._disabled.names.add(endpoint)
+        _DISABLED.labels(endpoint).set(1)
+        _log.error(
+            "the receiver answered 410 Gone: nothing more is sent to it; if it is back: "
+            f"headwater alerts enable {endpoint}",
+            endpoint=endpoint,
+        )
+        note = self._disabled.note(endpoint)
+        await write_note(self._producer, self._settings.topics.partitions, *note)
 
     async def _bury(self, message: Message, reason: str) -> None:
         entry = {**message.entry, "status": "dead", "reason": reason}
@@ -285,7 +324,10 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         await self._finish(message, orjson.dumps(entry))
 
     async def _finish(self, message: Message, value: bytes | None) -> None:
-        await self._producer.send_and_wait(
-            DELIVERIES, value, key=message.id.encode(), partition=message.partition
+        # What was delivered and cannot be noted would stay here, and keep what comes after it.
+        key, partition = message.id.encode(), message.partition
+        await patiently(
+            "note of a delivery",
+            lambda: self._producer.send_and_wait(DELIVERIES, value, key=key, partition=partition),
         )
         self._waiting.pop(message.id, None)

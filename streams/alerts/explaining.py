@@ -14,6 +14,7 @@ from streams import lake
 from streams.adapters.log_reader import read_all
 from streams.alerts.book import read_alert
 from streams.alerts.desk import read_desk
+from streams.alerts.disabled import is_note
 from streams.errors import HeadwaterError
 from streams.settings import Settings
 from streams.terminal import utc
@@ -85,6 +86,8 @@ async def _messages(settings: Settings, identity: str) -> list[dict[str, Any]]:
     """Return what happened to the messages about an alert, as far as the outbox still holds it."""
     found: dict[bytes, dict[str, Any]] = {}
     async for record in read_all(settings.kafka, [DELIVERIES]):
+        if is_note(record.key):
+            continue
         if not record.value:
             if record.key in found:
                 found[record.key] |= {"status": "delivered", "at_ms": record.timestamp}

@@ -26,6 +26,15 @@ class Pace:
         return max(ceiling_s * (0.5 + luck / 2), min(retry_after_s or 0.0, self.max_s))
 
 
+def left_s(give_up_s: float, queued_s: float, now_s: float) -> float:
+    """Return how much longer a message is tried, when it is first seen.
+
+    :param queued_s, now_s: by clocks that may have been set in between: a message from the future
+        is new. What is left then goes by a clock that nobody sets.
+    """
+    return max(0.0, give_up_s - max(0.0, now_s - queued_s))
+
+
 class Breaker:
     """Lets one attempt at a time through once an endpoint has failed several times in a row.
 

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from streams.adapters.config_log import Documents, begin
 from streams.agents.alerting import make_alerting
 from streams.agents.grouping import make_grouping
 from streams.agents.host import HostOptions
+from streams.agents.peers import make_peers
 from streams.agents.window_alerting import make_window_alerting
 from streams.alerts.courier import Courier
 from streams.app import AgentSpec, AppSpec, build, run
 from streams.log import configure
 from streams.settings import Settings
-from streams.topics import AGGREGATES, ALERT_GROUPS, ANOMALIES
+from streams.topics import AGGREGATES, ALERT_GROUPS, ALERT_PEERS, ANOMALIES
 
 
 def main(settings: Settings) -> None:
     """Run until SIGTERM; several with the same ``alerts.id`` share the partitions."""
     configure(settings.log, "alerts")
-    agents = [AgentSpec(ANOMALIES, make_alerting(settings))]
-    if not all(rule.on_scores for rule in settings.rules):
-        in_force = asyncio.run(begin(settings, Documents()))
-        agents.append(AgentSpec(AGGREGATES, make_window_alerting(in_force)))
-    if settings.routes:
-        agents.append(AgentSpec(ALERT_GROUPS, make_grouping(settings)))
+    documents = Documents()
+    asyncio.run(begin(settings, documents))
+    makers = {
+        ANOMALIES: make_alerting,
+        AGGREGATES: make_window_alerting,
+        ALERT_PEERS: make_peers,
+        ALERT_GROUPS: make_grouping,
+    }
+    learn = partial(documents.learn, settings.kafka)
+    agents = [AgentSpec(topic, make(settings, documents), learn) for topic, make in makers.items()]
     spec = AppSpec(
         name="alerts",
         id=settings.alerts.id,

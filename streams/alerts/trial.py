@@ -9,12 +9,13 @@ from typing import Any
 import orjson
 
 from streams.agents.alerting import make_alerting
+from streams.agents.peers import make_peers
 from streams.agents.readings import make_readings
 from streams.agents.window_alerting import make_window_alerting
 from streams.ports import TIME_MARKER_HEADER, PartitionLogic
 from streams.settings import Settings
 from streams.testing import Record
-from streams.topics import AGGREGATES, ALERTS, ANOMALIES, READINGS
+from streams.topics import AGGREGATES, ALERT_PEERS, ALERTS, ANOMALIES, READINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Trial:
             READINGS: make_readings(alone)(0, 1),
             ANOMALIES: make_alerting(alone)(0, 1),
             AGGREGATES: make_window_alerting(alone)(0, 1),
+            ALERT_PEERS: make_peers(alone)(0, 1),
         }
         self._offsets = dict.fromkeys(self._logics, 0)
         self.happened: list[Happened] = []
@@ -72,4 +74,4 @@ class Trial:
                 self._last[alert["id"]] = alert
                 self.happened.append(Happened(at_ms, alert))
             elif made.topic in self._logics:
-                self._put(made.topic, made.value or b"", at_ms)
+                self._put(made.topic, made.value or b"", at_ms, (*made.headers.items(),))

@@ -242,6 +242,40 @@ def dead(json: Annotated[bool, typer.Option("--json", help="A JSON list")] = Fal
 
 
 @alerts.command()
+def enable(
+    endpoint: Annotated[
+        str | None, typer.Argument(help="Its name; without: show what is disabled")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="A JSON list of what is disabled")] = False,
+) -> None:
+    """Send to an endpoint again that has answered 410 Gone.
+
+    What it missed is dead: headwater alerts redeliver --all ENDPOINT.
+
+    Example: headwater alerts enable team
+    """
+    import asyncio
+
+    import orjson
+    from rich.console import Console
+
+    from streams.alerts.disabled import enable as let
+    from streams.alerts.disabled import read_disabled
+    from streams.settings import load
+
+    settings = load()
+    if endpoint is not None:
+        asyncio.run(let(settings, endpoint))
+        Console().print(f"{endpoint} is sent to again")
+        return
+    found = asyncio.run(read_disabled(settings))
+    if json:
+        print(orjson.dumps(found).decode())
+    else:
+        Console().print("\n".join(found) or "no endpoint is disabled")
+
+
+@alerts.command()
 def redeliver(
     message: Annotated[str | None, typer.Argument(help="The id of a dead message: msg_...")] = None,
     all_of: Annotated[

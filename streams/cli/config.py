@@ -81,7 +81,8 @@ def show(
 def diff(json: Annotated[bool, typer.Option("--json", help="A JSON list")] = False) -> None:
     """Compare the file with what running processes use; exit 1 if something differs.
 
-    Only mappings, metrics, windows and types: what `headwater config apply` would change.
+    Only what `headwater config apply` would change: mappings, metrics, windows, types, tags, rules,
+    routes, inhibitions and maintenance.
 
     Example: headwater config diff
     """
@@ -119,7 +120,9 @@ def apply(
         bool, typer.Option("--follow", help="Wait for windows that are open at the change, too")
     ] = False,
 ) -> None:
-    """Change mappings, metrics, windows and types of running processes to those of the file.
+    """Change what readings become, and what alerts are made of them, to what the file says.
+
+    These are mappings, metrics, windows, types, tags, rules, routes, inhibitions and maintenance.
 
     Workers change at one record of each partition; a window that is added counts from its first
     whole one. One whose definition changes goes on as its next generation, such as minute@2, and is

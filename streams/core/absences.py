@@ -15,11 +15,11 @@ from streams.core.columns import Columns
 from streams.core.readings import Bool, Int64
 from streams.core.registry import NEVER
 
-_PRESENT = -1
+PRESENT = -1
 _SPEC: dict[str, tuple[Any, Any]] = {
     "track": (np.int64, 0),
     "rule": (np.int64, 0),
-    "absent_ms": (np.int64, _PRESENT),
+    "absent_ms": (np.int64, PRESENT),
 }
 
 
@@ -39,7 +39,7 @@ class Absences:
         self.columns = Columns(_SPEC)
         self._next_ms = NEVER
 
-    def add(self, track: int, rule: int, absent_ms: int = _PRESENT) -> None:
+    def add(self, track: int, rule: int, absent_ms: int = PRESENT) -> None:
         """Watch a track, from its next reading on."""
         row = {"track": [track], "rule": [rule], "absent_ms": [absent_ms]}
         self.columns.append({name: np.asarray(v, np.int64) for name, v in row.items()}, 1)
@@ -48,11 +48,11 @@ class Absences:
     def heard(self, seen_ms: Int64) -> Iterator[tuple[int, int, int]]:
         """Yield track, rule and ``absent_ms`` of silences that are over."""
         c = self.columns
-        back = np.flatnonzero((c["absent_ms"] != _PRESENT) & (seen_ms[c["track"]] > c["absent_ms"]))
+        back = np.flatnonzero((c["absent_ms"] != PRESENT) & (seen_ms[c["track"]] > c["absent_ms"]))
         self._next_ms = 0 if len(back) else self._next_ms
         for i in back.tolist():
             absent_ms = int(c["absent_ms"][i])
-            c["absent_ms"][i] = _PRESENT
+            c["absent_ms"][i] = PRESENT
             yield int(c["track"][i]), int(c["rule"][i]), absent_ms
 
     def pass_time(self, seen_ms: Int64, takes: Bool, now_ms: int) -> Iterator[tuple[int, int, int]]:
@@ -64,7 +64,7 @@ class Absences:
             return
         c = self.columns
         due_ms = seen_ms[c["track"]] + self._silent_ms[c["rule"]]
-        waits = (c["absent_ms"] == _PRESENT) & (seen_ms[c["track"]] >= 0)
+        waits = (c["absent_ms"] == PRESENT) & (seen_ms[c["track"]] >= 0)
         due = waits & (due_ms <= now_ms) & takes[c["track"]]
         self._next_ms = int(due_ms[waits & ~due].min(initial=NEVER))
         for i in np.flatnonzero(due).tolist():
@@ -72,6 +72,12 @@ class Absences:
             c["absent_ms"][i] = seen_ms[track]
             yield track, int(c["rule"][i]), int(seen_ms[track])
 
+    def absent(self) -> Iterator[tuple[int, int, int]]:
+        """Yield track, rule and ``absent_ms`` of the silences that were told."""
+        c = self.columns
+        for i in np.flatnonzero(c["absent_ms"] != PRESENT).tolist():
+            yield int(c["track"][i]), int(c["rule"][i]), int(c["absent_ms"][i])
+
     def waits(self) -> bool:
         """Whether a series may become silent."""
-        return bool((self.columns["absent_ms"] == _PRESENT).any())
+        return bool((self.columns["absent_ms"] == PRESENT).any())

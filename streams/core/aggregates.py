@@ -19,7 +19,14 @@ from streams.core.columns import Columns
 from streams.core.kept import States, Steps
 from streams.core.readings import Bool, Float64, Int32, Int64
 from streams.core.sketches import Sketches
-from streams.core.windows import DEFAULT_MAX_POINTS, DISTINCT, KEEPING, ORDERED, TIME_WEIGHTED_MEAN
+from streams.core.windows import (
+    DEFAULT_MAX_POINTS,
+    DISTINCT,
+    KEEPING,
+    ORDERED,
+    TIME_WEIGHTED_MEAN,
+    TRENDS,
+)
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Spec = dict[str, tuple[Any, Any]]
@@ -42,7 +49,13 @@ _ENDS: Spec = {
     "last_ms": (np.int64, -1),
     "last": (np.float64, np.nan),
 }
-
+_TREND: Spec = {
+    "t0_ms": (np.int64, 0),
+    "t1": (np.float64, 0.0),
+    "t2": (np.float64, 0.0),
+    "tx": (np.float64, 0.0),
+}
+"""Sums of event times around that of a pane's first reading, as ``s1`` and ``s2`` of values."""
 _STATES: Spec = {"states": (np.int64, 0)}
 """How many distinct values a pane has; exact up to the limit."""
 
@@ -89,8 +102,8 @@ class Aggregates:
     is kept here, by slot, so slots that change have to be told.
 
     :param declared: names beyond count, sum, min, max, mean and sd: of
-        :data:`~streams.core.windows.ORDERED`, of :data:`~streams.core.windows.KEEPING`, or
-        ``p50`` and the like.
+        :data:`~streams.core.windows.ORDERED`, of :data:`~streams.core.windows.TRENDS`, of
+        :data:`~streams.core.windows.KEEPING`, or ``p50`` and the like.
     :param max_points: readings, and distinct values, that one pane keeps; where there are more,
         the aggregate that needs them is NaN.
     """
@@ -99,7 +112,8 @@ class Aggregates:
         self, declared: tuple[str, ...] = (), max_points: int = DEFAULT_MAX_POINTS
     ) -> None:
         self._ordered = [name for name in declared if name in ORDERED]
-        named = (*ORDERED, *KEEPING)
+        self._trends = [name for name in declared if name in TRENDS]
+        named = (*ORDERED, *TRENDS, *KEEPING)
         self._quantiles = {n: float(n[1:]) / 100 for n in declared if n not in named}
         self._sketches = Sketches() if self._quantiles else None
         self._steps = Steps() if TIME_WEIGHTED_MEAN in declared else None
@@ -107,8 +121,13 @@ class Aggregates:
         self._max_points = max_points
         self.given_up = 0
         """How many readings were not kept because their pane was full."""
-        ends, states = self._ordered, self._states is not None
-        self.spec: Spec = {**_BASE, **(_ENDS if ends else {}), **(_STATES if states else {})}
+        self._ends = bool(self._ordered or self._trends)
+        self.spec: Spec = {
+            **_BASE,
+            **(_ENDS if self._ends else {}),
+            **(_TREND if self._trends else {}),
+            **(_STATES if self._states is not None else {}),
+        }
 
     def add(self, c: Columns, slots: Int64, rows: Rows, fresh: Int64) -> None:
         """Fold rows into their panes.
@@ -128,8 +147,14 @@ class Aggregates:
         np.maximum.at(c["kafka_ms"], slots, rows.kafka_ms)
         # Of repeated indices the last one wins: the site of the newest row.
         c["site"][slots] = rows.site
-        if self._ordered:
+        if self._ends:
             _add_ends(c, slots, rows.t_ms, value)
+        if self._trends:
+            c["t0_ms"][slots[fresh]] = rows.t_ms[fresh]
+            since_ms = (rows.t_ms - c["t0_ms"][slots]).astype(np.float64)
+            np.add.at(c["t1"], slots, since_ms)
+            np.add.at(c["t2"], slots, since_ms * since_ms)
+            np.add.at(c["tx"], slots, since_ms * around)
         if self._sketches is not None:
             self._sketches.add(slots, value)
         if self._steps is not None:
@@ -162,6 +187,8 @@ class Aggregates:
         """Fold *other* into *pane*, as if its readings had been added there."""
         moved = c["shift"][other] - c["shift"][pane]
         count, s1 = c["count"][other], c["s1"][other]
+        if self._trends:
+            _absorb_trend(c, pane, other, moved)
         c["s2"][pane] += c["s2"][other] + 2.0 * moved * s1 + count * moved * moved
         c["s1"][pane] += s1 + count * moved
         c["count"][pane] += count
@@ -169,7 +196,7 @@ class Aggregates:
         c["min"][pane] = min(c["min"][pane], c["min"][other])
         for name in ("max", "received_ms", "kafka_ms"):
             c[name][pane] = max(c[name][pane], c[name][other])
-        if self._ordered:
+        if self._ends:
             _absorb_ends(c, pane, other)
         if self._sketches is not None:
             self._sketches.absorb(pane, other)
@@ -209,6 +236,11 @@ class Aggregates:
         with np.errstate(invalid="ignore", divide="ignore"):
             parts["centre"] = parts.pop("shift") + s1 / count
             parts["m2"] = parts.pop("s2") - s1 * s1 / count
+            if self._trends:
+                t1 = parts.pop("t1")
+                parts["t_centre_ms"] = parts.pop("t0_ms") + t1 / count
+                parts["t_m2"] = parts.pop("t2") - t1 * t1 / count
+                parts["tx_m2"] = parts.pop("tx") - t1 * s1 / count
         return parts
 
     def _finish(self, c: Columns, parts: Arrays, owners: Int64, panes: Int64) -> Arrays:
@@ -219,6 +251,7 @@ class Aggregates:
         done = {name: parts[name] for name in ("site", "count", "sum", "min", "max", "kafka_ms")}
         done |= {"mean": parts["sum"] / count, "sd": sd, "last_received_ms": parts["received_ms"]}
         done |= {name: _ordered(name, parts) for name in self._ordered}
+        done |= {name: _trend(name, parts) for name in self._trends}
         if self._sketches is not None:
             wanted = list(self._quantiles.values())
             found = self._sketches.quantiles(owners, panes, len(count), wanted)
@@ -268,6 +301,14 @@ def _merge(total: Arrays, at: Int64, part: Arrays) -> None:
     if "first_ms" in part:
         merged |= {name: total[name][at] for name in ("first_ms", "first")}
         merged |= {name: part[name] for name in ("last_ms", "last")}
+    if "t_m2" in part:
+        apart_ms = part["t_centre_ms"] - total["t_centre_ms"][at]
+        weight = before * more / count
+        merged |= {
+            "t_centre_ms": total["t_centre_ms"][at] + apart_ms * (more / count),
+            "t_m2": total["t_m2"][at] + part["t_m2"] + apart_ms * apart_ms * weight,
+            "tx_m2": total["tx_m2"][at] + part["tx_m2"] + apart_ms * apart * weight,
+        }
     for name, values in merged.items():
         total[name][at] = np.where(new, part[name], values)
 
@@ -291,6 +332,29 @@ def _absorb_ends(c: Columns, pane: int, other: int) -> None:
         c["first_ms"][pane], c["first"][pane] = c["first_ms"][other], c["first"][other]
     if c["last_ms"][other] > c["last_ms"][pane]:
         c["last_ms"][pane], c["last"][pane] = c["last_ms"][other], c["last"][other]
+
+
+def _absorb_trend(c: Columns, pane: int, other: int, moved: float) -> None:
+    """Move the sums of *other* to the time and the value around which those of *pane* are."""
+    count, s1, t1 = c["count"][other], c["s1"][other], c["t1"][other]
+    moved_ms = float(c["t0_ms"][other] - c["t0_ms"][pane])
+    c["tx"][pane] += c["tx"][other] + moved_ms * s1 + moved * t1 + count * moved_ms * moved
+    c["t2"][pane] += c["t2"][other] + 2.0 * moved_ms * t1 + count * moved_ms * moved_ms
+    c["t1"][pane] += t1 + count * moved_ms
+
+
+def _trend(name: str, parts: Arrays) -> Float64:
+    """Return the slope per second, or the line's value at the last reading.
+
+    NaN where all readings are of one moment.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        per_ms: Float64 = parts["tx_m2"] / parts["t_m2"]
+    per_ms[parts["first_ms"] == parts["last_ms"]] = np.nan
+    if name == "trend":
+        return per_ms * 1000.0
+    last: Float64 = parts["centre"] + per_ms * (parts["last_ms"] - parts["t_centre_ms"])
+    return last
 
 
 def _ordered(name: str, parts: Arrays) -> Float64:

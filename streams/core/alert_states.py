@@ -17,11 +17,11 @@ import hashlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from streams.core.registry import NEVER
 from streams.core.rules import AnomalyRule, Series
 from streams.core.selectors import Names
 
 PENDING, FIRING, RESOLVED = "pending", "firing", "resolved"
-NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,9 @@ class Route:
     escalate_to: tuple[str, ...] = ()
     goes_on: bool = False
     """Whether later routes may take the same alert."""
+    edition: str = ""
+    """Names the settings that it is of; the greater ``revision`` counts."""
+    revision: int = 0
 
     def group_of(self, alert: Alert) -> tuple[str, ...]:
         """Return the labels by which an alert is grouped; the tenant always is one."""
@@ -138,8 +141,7 @@ class Groups:
     :param limit: alerts; :meth:`take` refuses further ones.
     """
 
-    def __init__(self, routes: Sequence[Route], mutes: Mutes, *, limit: int) -> None:
-        self.routes = {route.name: route for route in routes}
+    def __init__(self, mutes: Mutes, *, limit: int) -> None:
         self.mutes = mutes
         self.groups: dict[tuple[str, tuple[str, ...]], Group] = {}
         self._limit = limit
@@ -148,10 +150,9 @@ class Groups:
         self._next_mute_ms = 0
         self._swept_ms = 0
 
-    def take(self, route: str, alert: dict[str, Any], now_ms: int) -> list[Notice] | None:
+    def take(self, where: Route, alert: dict[str, Any], now_ms: int) -> list[Notice] | None:
         """Take an alert that changed; return what is to be told, ``None`` if there is no room."""
-        where = self.routes[route]
-        key = (route, where.group_of(alert))
+        key = (where.name, where.group_of(alert))
         group = self.groups.get(key)
         known = group.members.get(alert["id"]) if group is not None else None
         if known is None and self._members >= self._limit:
@@ -160,6 +161,8 @@ class Groups:
             return []
         if group is None:
             group = self.groups[key] = Group(where, key[1])
+        elif where.revision > group.route.revision:
+            group.route = where
         if known is None:
             self._members += 1
             known = group.members[alert["id"]] = Member(alert, now_ms)
@@ -168,6 +171,10 @@ class Groups:
         known.alert, known.changed_ms = alert, now_ms
         self._note(group, alert["id"], now_ms)
         return self._due(group, now_ms)
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether :meth:`pass_time` may change something."""
+        return now_ms >= min(self._next_ms, self._next_mute_ms)
 
     def pass_time(self, now_ms: int) -> list[Notice]:
         """Let time pass; return what is due."""
@@ -193,6 +200,14 @@ class Groups:
         self.mutes.forget(now_ms - _REMEMBER_MS)
         self._next_mute_ms = self.mutes.next_ms(now_ms)
         return notices
+
+    def follow(self, routes: Sequence[Route]) -> None:
+        """Take the routes of other settings for groups that they would make, too."""
+        named = {route.name: route for route in routes}
+        for group in self.groups.values():
+            after = named.get(group.route.name)
+            if after is not None and after.group_by == group.route.group_by:
+                group.route = after
 
     def acknowledge(self, alert: str) -> bool:
         """Take an acknowledgement: no repetition, no escalation; return whether it is known."""

@@ -17,12 +17,13 @@ log time that the caller hands in. State is kept in shards, as that of the engin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from streams.core.absences import Absences
+from streams.core.absences import PRESENT, Absences
+from streams.core.comparisons import split
 from streams.core.compositions import Known, compose, known
 from streams.core.episodes import (
     FIRING,
@@ -32,13 +33,16 @@ from streams.core.episodes import (
     episodes,
     reconcile,
 )
+from streams.core.metric_comparisons import MetricComparisons
+from streams.core.placement import shard_of
 from streams.core.readings import Bool, Int64
 from streams.core.registry import NEVER
 from streams.core.results import WindowResults
 from streams.core.rule_pairs import Cause, Change, Pair
+from streams.core.rule_state import EVERY_METRIC, Stands, facts_of, standing_in
 from streams.core.rule_tracks import NO_TRACK, Key, Tracks
 from streams.core.segments import running_max_before
-from streams.core.selectors import Names
+from streams.core.selectors import Names, TraitsOf, without_traits
 from streams.core.window_rules import (
     Absence,
     Composition,
@@ -47,8 +51,6 @@ from streams.core.window_rules import (
     WindowRule,
 )
 
-EVERY_METRIC = "*"
-"""Metric of an alert that concerns a device."""
 Device = tuple[str, str]
 State = dict[str, Any]
 
@@ -58,6 +60,7 @@ class RuleEngine:
 
     :param keep_ms: window -> how long after its end a correction of it may come.
     :param max_series: tracks; results of further ones are not judged.
+    :param max_compared: values held for comparisons of metrics.
     :param max_open: rules on series of which something is the matter; further ones do not fire.
     """
 
@@ -69,24 +72,35 @@ class RuleEngine:
         shards: int,
         max_series: int,
         max_open: int,
+        max_compared: int = 0,
+        traits_of: TraitsOf = without_traits,
     ) -> None:
         self._rules = [r for r in rules if not isinstance(r.test, Composition)]
         self._composed = [r for r in rules if isinstance(r.test, Composition)]
+        self._by_name = {rule.name: rule for rule in rules}
         self._number = {rule.name: i for i, rule in enumerate(self._rules)}
         self._tests = Tests(self._rules)
         self._is_absence = np.asarray([isinstance(r.test, Absence) for r in self._rules], np.bool_)
-        self._tracks = Tracks(self._rules, shards=shards, limit=max_series)
+        self._tracks = Tracks(self._rules, traits_of, shards=shards, limit=max_series)
         self._pairs: dict[tuple[int, int], Pair] = {}
         self._told: dict[tuple[int, Device], list[Told]] = {}
         self._absences = Absences(
             [r.test.silent_ms if isinstance(r.test, Absence) else 0 for r in self._rules]
         )
         self._watched: set[int] = set()
-        self._keep_ms = keep_ms
+        self._keep_ms = {
+            **keep_ms,
+            **{rule.looks_at: keep_ms.get(rule.window, 0) for rule in self._rules},
+        }
+        self._compared = MetricComparisons(
+            split(self._rules)[0], keep_ms, traits_of, shards=shards, limit=max_compared
+        )
         self._max_open = max_open
         self._next_off_ms = NEVER
         self.stamps = np.full(shards, -1, np.int64)
         self.dirty_since = np.full(shards, NEVER, np.int64)
+        self._gone: dict[int, list[Stands]] = {}
+        """Alerts of stored shards that no rule looks at any more."""
         self.refused = 0
         """Results and alerts not taken because a limit was met, since somebody set it to 0."""
 
@@ -98,6 +112,27 @@ class RuleEngine:
         :param now_ms: log time.
         :param offset: of the record; shards whose stamp is not below it are left as they are.
         """
+        changes = self._take(found, now_ms, offset)
+        for compared in self._compare(found, offset):
+            changes += self._take(compared, now_ms, offset)
+        return changes
+
+    def _compare(self, found: WindowResults, offset: int) -> list[WindowResults]:
+        rows = self._compared.watched(found)
+        if not len(rows):
+            return []
+        n = len(self.stamps)
+        shards = [shard_of(found.tenant[i], found.device[i], n) for i in rows.tolist()]
+        shard = np.asarray(shards, np.int64)
+        live = self.stamps[shard] < offset
+        rows, shard = rows[live], shard[live]
+        np.minimum.at(self.dirty_since, shard, offset)
+        compared = self._compared.take(found, rows)
+        self.refused += self._compared.refused
+        self._compared.refused = 0
+        return compared
+
+    def _take(self, found: WindowResults, now_ms: int, offset: int) -> list[Change]:
         track = self._tracks.intern(found)
         self.refused += int(np.count_nonzero((track == NO_TRACK) & self._watches(found)))
         rows = np.flatnonzero(track != NO_TRACK)
@@ -122,7 +157,7 @@ class RuleEngine:
 
     def pass_time(self, now_ms: int, offset: int) -> list[Change]:
         """Let log time pass, before the record at *offset* is taken."""
-        changes: list[Change] = []
+        changes = self._resolve_gone(now_ms, offset) if self._gone else []
         c = self._tracks.columns
         takes: Bool = (self.stamps < offset)[c["shard"]]
         for track, number, seen_ms in self._absences.pass_time(c["seen_ms"], takes, now_ms):
@@ -138,7 +173,7 @@ class RuleEngine:
 
     def wants_time(self) -> bool:
         """Whether something waits for log time to pass."""
-        return self._next_off_ms != NEVER or self._absences.waits()
+        return bool(self._gone) or self._next_off_ms != NEVER or self._absences.waits()
 
     def count(self) -> dict[str, tuple[int, int]]:
         """Return of each rule how many alerts are pending, and how many fire."""
@@ -154,7 +189,7 @@ class RuleEngine:
         return {name: (pending, firing) for name, (pending, firing) in counts.items()}
 
     def _watches(self, found: WindowResults) -> Bool:
-        names = {rule.window for rule in self._rules}
+        names = {rule.looks_at for rule in self._rules}
         flags: Bool = np.asarray([name in names for name in found.window.values], np.bool_)
         return flags[found.window.codes]
 
@@ -183,9 +218,13 @@ class RuleEngine:
         for one in np.unique(track).tolist():
             if one not in self._watched:
                 self._watched.add(one)
-                for number in self._tracks.rules_of(one).tolist():
-                    if self._is_absence[number]:
-                        self._absences.add(one, number)
+                for number in self._absence_rules_of(one):
+                    self._absences.add(one, number)
+
+    def _absence_rules_of(self, track: int) -> list[int]:
+        rules = self._tracks.rules_of(track)
+        found: list[int] = rules[self._is_absence[rules]].tolist()
+        return found
 
     # -- one rule on one series -----------------------------------------------------------
 
@@ -258,6 +297,38 @@ class RuleEngine:
                 self._next_off_ms = min(self._next_off_ms, pair.deadline_ms(rule))
         return self._changes(changed, now_ms)
 
+    def _resolve_gone(self, now_ms: int, offset: int) -> list[Change]:
+        changes: list[Change] = []
+        for shard in [shard for shard in self._gone if self.stamps[shard] < offset]:
+            self.dirty_since[shard] = min(int(self.dirty_since[shard]), offset)
+            for one in self._gone.pop(shard):
+                told = replace(one.told, state=RESOLVED, resolved_ms=now_ms)
+                is_there = one.rule.name in self._by_name
+                gone = "does not look at it" if is_there else "is not in the settings"
+                why = f"the rule {one.rule.name} {gone} any more"
+                changes.append(Change(one.rule, one.names, told, _silence(now_ms, now_ms), why))
+        return changes
+
+    def _judges(self, one: Stands) -> bool:
+        """Whether some rule goes on with an alert that stands."""
+        rule = self._by_name.get(one.rule.name)
+        if (
+            rule is None
+            or not rule.tells
+            or isinstance(rule.test, Composition) != (one.results is None)
+        ):
+            return False
+        if one.results is None:
+            return True
+        track = self._tracks.find(
+            Key(one.names.tenant, one.names.device, one.names.metric, one.results)
+        )
+        return (
+            track != NO_TRACK
+            and rule.looks_at == one.results
+            and self._number[rule.name] in self._tracks.rules_of(track)
+        )
+
     def _cut_ms(self, track: int) -> int:
         window = self._tracks.keys[track].window
         # Of a window that the settings have no more nothing is corrected.
@@ -318,8 +389,9 @@ class RuleEngine:
         c = self._tracks.columns
         tracks = np.flatnonzero(c["shard"] == shard)
         local = {track: i for i, track in enumerate(tracks.tolist())}
-        absent = self._absences.columns
         return {
+            "rules": facts_of([*self._rules, *self._composed]),
+            "compared": self._compared.snapshot(shard),
             "tracks": [[*self._tracks.keys[t], self._tracks.sites[t]] for t in tracks.tolist()],
             "end_ms": c["end_ms"][tracks],
             "seen_ms": c["seen_ms"][tracks],
@@ -328,11 +400,10 @@ class RuleEngine:
                 for (track, number), pair in self._pairs.items()
                 if track in local
             ],
+            "watched": np.asarray([local[t] for t in self._watched if t in local], np.int64),
             "absent": [
                 [local[track], self._rules[number].name, absent_ms]
-                for track, number, absent_ms in zip(
-                    *(absent[name].tolist() for name in ("track", "rule", "absent_ms")), strict=True
-                )
+                for track, number, absent_ms in self._absences.absent()
                 if track in local
             ],
             "told": [
@@ -343,7 +414,7 @@ class RuleEngine:
         }
 
     def restore(self, shard: int, stamp: int, state: State) -> None:
-        """Load a shard; what belongs to rules and windows that are gone is forgotten."""
+        """Load a shard. Alerts that no rule looks at any more resolve when time passes."""
         tracks = []
         for i, (*names, site) in enumerate(state["tracks"]):
             key = Key(*names)
@@ -356,20 +427,27 @@ class RuleEngine:
                     self._tracks.columns[name][track] = state[name][i]
         for local, name, pair in state["pairs"]:
             number, track = self._number.get(name), tracks[local]
-            if number is not None and track != NO_TRACK:
+            if number is not None and self._tracks.looks(track, number):
                 rule = self._rules[number]
                 found = self._pairs[track, number] = Pair.of(pair, rule)
                 self._tracks.columns["pairs"][track] += 1
                 self._next_off_ms = min(self._next_off_ms, found.deadline_ms(rule))
-        for local, name, absent_ms in state["absent"]:
-            number, track = self._number.get(name), tracks[local]
-            if number is not None and track != NO_TRACK and self._is_absence[number]:
-                self._absences.add(track, number, absent_ms)
-                self._watched.add(track)
+        absent = {(tracks[local], name): ms for local, name, ms in state["absent"]}
+        # A former version listed every watched track among the absent ones.
+        watched = state.get("watched", np.asarray([row[0] for row in state["absent"]], np.int64))
+        for track in {tracks[local] for local in watched.tolist()} - {NO_TRACK}:
+            self._watched.add(track)
+            for number in self._absence_rules_of(track):
+                since_ms = absent.get((track, self._rules[number].name), PRESENT)
+                self._absences.add(track, number, since_ms)
         composed = {rule.name: i for i, rule in enumerate(self._composed)}
         for name, device, told in state["told"]:
             if name in composed and tuple(device) in self._tracks.of_device:
                 self._told[composed[name], (device[0], device[1])] = [Told(**one) for one in told]
+        gone = [one for one in standing_in(state) if not self._judges(one)]
+        if gone:
+            self._gone[shard] = gone
+        self._compared.restore(shard, state.get("compared", ()))
         self.stamps[shard] = stamp
 
 

@@ -43,6 +43,8 @@ class Change:
     names: Names
     told: Told
     cause: Cause
+    gone: str = ""
+    """Why nobody judges it any more."""
 
 
 @dataclass(slots=True)

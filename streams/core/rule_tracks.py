@@ -15,7 +15,7 @@ from streams.core.columns import Columns
 from streams.core.placement import shard_of
 from streams.core.readings import Int32, Int64
 from streams.core.results import WindowResults
-from streams.core.selectors import Names, Selection
+from streams.core.selectors import Names, Selection, TraitsOf
 from streams.core.window_rules import WindowRule
 
 NO_TRACK = -1
@@ -46,7 +46,9 @@ class Tracks:
     :param limit: results of further series are not taken.
     """
 
-    def __init__(self, rules: Sequence[WindowRule], *, shards: int, limit: int) -> None:
+    def __init__(
+        self, rules: Sequence[WindowRule], traits_of: TraitsOf, *, shards: int, limit: int
+    ) -> None:
         self.columns = Columns(_SPEC)
         self.keys: list[Key] = []
         self.sites: list[str] = []
@@ -55,9 +57,9 @@ class Tracks:
         self._shards = shards
         self._limit = limit
         self._selections: dict[str, tuple[Int32, Selection]] = {}
-        for window in dict.fromkeys(rule.window for rule in rules):
-            mine = [i for i, rule in enumerate(rules) if rule.window == window]
-            chosen = Selection([rules[i].selector for i in mine])
+        for window in dict.fromkeys(rule.looks_at for rule in rules):
+            mine = [i for i, rule in enumerate(rules) if rule.looks_at == window]
+            chosen = Selection([rules[i].selector for i in mine], traits_of)
             self._selections[window] = np.asarray(mine, np.int32), chosen
         self._sets: dict[bytes, int] = {}
         self._flat = np.empty(0, np.int32)
@@ -92,6 +94,14 @@ class Tracks:
         self.sites[track] = site
         self.columns["rules"][track] = self._choose(self.names(track), key.window)
         return track
+
+    def find(self, key: Key) -> int:
+        """Return a track, ``NO_TRACK`` if there is none."""
+        return self._index.get(key, NO_TRACK)
+
+    def looks(self, track: int, rule: int) -> bool:
+        """Whether there is such a track, and a rule looks at it."""
+        return track != NO_TRACK and rule in self.rules_of(track)
 
     def names(self, track: int) -> Names:
         """Return what rules select a track by."""

@@ -1,11 +1,18 @@
-"""Which rules apply to which series."""
+"""Rules on anomaly scores, and which of them apply to which series."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
+from streams.core.selectors import (
+    EVERYTHING,
+    Names,
+    Selection,
+    Selector,
+    TraitsOf,
+    without_traits,
+)
 from streams.core.window_rules import Condition
 
 
@@ -22,21 +29,9 @@ class AnomalyRule:
     score_over: float
     hold_ms: int
     resolve_ms: int
-    tenants: tuple[str, ...] = ("*",)
-    sites: tuple[str, ...] = ("*",)
-    devices: tuple[str, ...] = ("*",)
-    metrics: tuple[str, ...] = ("*",)
+    selector: Selector = EVERYTHING
     condition: Condition | None = None
     """In place of the bound."""
-
-    def applies_to(self, series: Series) -> bool:
-        """Whether every selector matches (shell globs, any of a list)."""
-        return (
-            _any(self.tenants, series.tenant)
-            and _any(self.sites, series.site)
-            and _any(self.devices, series.device)
-            and _any(self.metrics, series.metric)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +50,15 @@ class RuleBook:
     :param limit: series whose rules are remembered; beyond it the memory starts anew.
     """
 
-    def __init__(self, rules: Sequence[AnomalyRule], *, limit: int = 100_000) -> None:
+    def __init__(
+        self,
+        rules: Sequence[AnomalyRule],
+        traits_of: TraitsOf = without_traits,
+        *,
+        limit: int = 100_000,
+    ) -> None:
         self._rules = tuple(rules)
+        self._selection = Selection([rule.selector for rule in rules], traits_of)
         self._limit = limit
         self._known: dict[Series, tuple[AnomalyRule, ...]] = {}
 
@@ -66,10 +68,7 @@ class RuleBook:
         if found is None:
             if len(self._known) >= self._limit:
                 self._known.clear()
-            found = tuple(rule for rule in self._rules if rule.applies_to(series))
+            names = Names(series.tenant, series.site, series.device, series.metric)
+            found = tuple(self._rules[i] for i in self._selection.of(names).tolist())
             self._known[series] = found
         return found
-
-
-def _any(globs: tuple[str, ...], name: str) -> bool:
-    return any(fnmatchcase(name, glob) for glob in globs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +35,18 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Compares a column with bounds; ``scale`` multiplies the column first."""
+    """Compares a column with bounds; ``scale`` multiplies the column first.
+
+    With ``ahead_ms`` the column is the last value of a line, whose slope per second is the column
+    ``trend``: what counts is the worst that it comes to within that time.
+    """
 
     column: str
     bound: float
     clear: float
     above: bool
     scale: float = 1.0
+    ahead_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,21 @@ class Composition:
     within_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What of a window is compared: with another ``metric`` of the device, or ``among`` devices.
+
+    ``among`` is ``site``, ``type`` or ``tenant``: with the median of those that the rule looks at,
+    if there are ``least`` of them.
+    """
+
+    column: str
+    by: Literal["difference", "ratio"]
+    metric: str | None = None
+    among: str | None = None
+    least: int = 1
+
+
 Test = Threshold | Condition | Absence | Composition
 
 
@@ -94,6 +115,13 @@ class WindowRule:
     hold_ms: int = 0
     resolve_ms: int = 0
     tells: bool = True
+    comparison: Comparison | None = None
+    """Then the test looks at what that says, and not at the window's own results."""
+
+    @property
+    def looks_at(self) -> str:
+        """The window of the results that it is judged on; that of a comparison has its name."""
+        return self.window if self.comparison is None else f"{self.window}/{self.name}"
 
 
 class Tests:
@@ -109,6 +137,7 @@ class Tests:
         self._column = np.asarray([place[b.column] if b else 0 for b in bounds], np.int64)
         # Turned so that more is always worse.
         self._sign = np.asarray([(1 if b.above else -1) if b else 1 for b in bounds], np.float64)
+        self._ahead_s = np.asarray([(b.ahead_ms if b else 0) / 1000 for b in bounds], np.float64)
         self._scale = np.asarray([b.scale if b else 1 for b in bounds], np.float64)
         self._bound = self._sign * np.asarray([b.bound if b else 0 for b in bounds], np.float64)
         self._clear = self._sign * np.asarray([b.clear if b else 0 for b in bounds], np.float64)
@@ -124,6 +153,8 @@ class Tests:
         :returns: int8[m] of :class:`Verdict`; float64[m], the value that was compared.
         """
         value = self._values(found, row, rule)
+        if self._ahead_s.any():
+            value = value + self._to_come(found, row, rule)
         turned = value * self._sign[rule]
         verdict = np.where(
             turned >= self._bound[rule],
@@ -138,6 +169,12 @@ class Tests:
                 value[i] = found.mean[row[i]]
         verdict[found.count[row] == 0] = Verdict.NOTHING
         return verdict, value
+
+    def _to_come(self, found: WindowResults, row: Int64, rule: Int64) -> Float64:
+        """Return how much worse the line of each result becomes; 0 if it becomes better."""
+        trend = found.extra.get("trend", np.full(len(found), np.nan))[row]
+        worse = self._sign[rule] * np.maximum(self._sign[rule] * trend, 0.0)
+        return np.where(self._ahead_s[rule] > 0, worse * self._ahead_s[rule], 0.0)
 
     def _values(self, found: WindowResults, row: Int64, rule: Int64) -> Float64:
         if not self._columns:

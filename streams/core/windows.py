@@ -20,6 +20,8 @@ from streams.core.readings import Int64
 QUANTILES = "quantiles"
 ORDERED = ("first", "last", "delta", "rate")
 """Aggregates that follow from the first and the last reading in event time."""
+TRENDS = ("trend", "trend_last")
+"""The line of least squares through the readings: its slope, and its value at the last one."""
 TIME_WEIGHTED_MEAN = "time_weighted_mean"
 DISTINCT = "distinct"
 KEEPING = (TIME_WEIGHTED_MEAN, DISTINCT)
@@ -32,8 +34,8 @@ class Window:
     """What all kinds of windows have in common.
 
     ``metrics`` are globs; ``aggregates`` are those beyond count, sum, min, max, mean and sd:
-    names of :data:`ORDERED` and :data:`KEEPING`, or ``p50``, ``p99`` and so on for quantiles.
-    ``max_points`` bounds what is kept for those of :data:`KEEPING`.
+    names of :data:`ORDERED`, :data:`TRENDS` and :data:`KEEPING`, or ``p50``, ``p99`` and so on for
+    quantiles. ``max_points`` bounds what is kept for those of :data:`KEEPING`.
     """
 
     name: str

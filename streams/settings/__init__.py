@@ -1,6 +1,7 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
 from streams.settings.channels import Channel
+from streams.settings.device_groups import DeviceTag, DeviceType
 from streams.settings.edge import Edge, EdgeModels, EdgeSpool, EdgeUplink
 from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
@@ -11,7 +12,6 @@ from streams.settings.sections import (
     Alerts,
     Detection,
     Devices,
-    DeviceType,
     Gateway,
     Influx,
     Log,
@@ -34,6 +34,7 @@ __all__ = [
     "Alerts",
     "Channel",
     "Detection",
+    "DeviceTag",
     "DeviceType",
     "Devices",
     "Edge",

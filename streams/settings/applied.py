@@ -1,4 +1,4 @@
-"""Settings that change while running: mappings, metrics, windows and device types.
+"""Settings that change while running: what readings become, and what alerts are made of them.
 
 A document of the topic ``config`` holds these sections as they are from one revision on. It never
 changes once it is written; its id is its revision and a hash of its content. Revision 0 only notes
@@ -15,10 +15,13 @@ from typing import Any
 import orjson
 
 from streams.errors import SettingsError
+from streams.settings.device_groups import DeviceTag, DeviceType
 from streams.settings.generations import generation_name
 from streams.settings.loader import Settings
-from streams.settings.sections import DeviceType, MetricSpec, Section
+from streams.settings.routing import Inhibition, Maintenance, Route
+from streams.settings.rules import Rule
 from streams.settings.sections import Mapping as MappingSection
+from streams.settings.sections import MetricSpec, Section
 from streams.settings.windows import Window
 
 _MODELS: dict[str, type[Section]] = {
@@ -26,14 +29,21 @@ _MODELS: dict[str, type[Section]] = {
     "metrics": MetricSpec,
     "windows": Window,
     "types": DeviceType,
+    "tags": DeviceTag,
+    "rules": Rule,
+    "routes": Route,
+    "inhibitions": Inhibition,
+    "maintenance": Maintenance,
 }
 SECTIONS = tuple(_MODELS)
-_KEYS = {"windows": "name", "mappings": "topic", "types": "name"}
-_ORDERED = ("mappings", "types")
+_OF_ALERTS = ("tags", "rules", "routes", "inhibitions", "maintenance")
+"""A document of an earlier version says nothing of them, so the file counts."""
+_KEYS = {"mappings": "topic", **dict.fromkeys(("windows", "types", *_OF_ALERTS), "name")}
+_ORDERED = ("mappings", "types", "routes")
 """Of these the first that fits counts."""
-_FIRST_VERSION, _VERSION = 1, 2
-"""The first knows neither device types nor generations. A document without them is still written
-so: its id, which stored state names, stays, and a worker of the version before reads it."""
+_FIRST_VERSION, _SECOND_VERSION, _VERSION = 1, 2, 3
+"""The first knows neither device types nor generations, the second not what alerts are made of. A
+document that was written so stays so: its id, which stored state names, stays too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +68,18 @@ class Document:
         news = {name: value for name, value in news.items() if value}
         content = {
             **self.sections,
-            "version": _VERSION if news else _FIRST_VERSION,
+            "version": self._version(bool(news)),
             "revision": self.revision,
             "retired": dict(self.retired),
         }
         del content["types"]
         content |= news
         return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+
+    def _version(self, has_news: bool) -> int:
+        if "rules" in self.sections:
+            return _VERSION
+        return _SECOND_VERSION if has_news else _FIRST_VERSION
 
     def windows(self) -> list[Window]:
         """Return the window definitions, named as in results."""
@@ -105,11 +120,15 @@ def parse(value: bytes) -> Document:
         content = orjson.loads(value)
         version, revision = content["version"], content["revision"]
         sections = {"types": [], **content}
-        sections = {name: sections[name] for name in SECTIONS}
+        sections = {
+            name: sections[name]
+            for name in SECTIONS
+            if version == _VERSION or name not in _OF_ALERTS
+        }
         retired, generations = content["retired"], content.get("generations", {})
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise SettingsError(f"a record of the topic config cannot be read: {error!r}") from error
-    if version not in (_FIRST_VERSION, _VERSION):
+    if version not in (_FIRST_VERSION, _SECOND_VERSION, _VERSION):
         raise SettingsError(
             f"the topic config has version {version}, expected up to {_VERSION}: it was written by "
             "another version of Headwater; run that one (docs/upgrading.md)"
@@ -145,6 +164,11 @@ def in_force(settings: Settings, document: Document | None) -> Settings:
             "mappings": [MappingSection.model_validate(one) for one in sections["mappings"]],
             "metrics": {n: MetricSpec.model_validate(m) for n, m in sections["metrics"].items()},
             "types": document.types(),
+            **{
+                name: [_MODELS[name].model_validate(one) for one in sections[name]]
+                for name in _OF_ALERTS
+                if name in sections
+            },
         }
     )
 
@@ -186,6 +210,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     """Return what differs between the sections of two documents."""
     found: list[Change] = []
     for section in SECTIONS:
+        if section not in before or section not in after:
+            continue
         old, new = (
             {name: _normal(section, one) for name, one in _named(section, side[section]).items()}
             for side in (before, after)

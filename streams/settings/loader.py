@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
 from streams.settings.channels import Channel
+from streams.settings.device_groups import DeviceTag, DeviceType
 from streams.settings.edge import Edge
 from streams.settings.intake import Intake
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
@@ -31,7 +32,6 @@ from streams.settings.sections import (
     Alerts,
     Detection,
     Devices,
-    DeviceType,
     Gateway,
     Influx,
     LocatedError,
@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     mappings: list[Mapping] = []
     metrics: dict[str, MetricSpec] = {}
     types: list[DeviceType] = []
+    tags: list[DeviceTag] = []
     devices: Devices = Devices()
     windows: list[Window] = [Window(name="1m", size_ms=60_000)]
     rollups: list[Rollup] = [
@@ -132,7 +133,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _unique_names(self) -> Settings:
         for what in (
-            *("windows", "rollups", "types", "scoring", "rules", "webhooks", "channels"),
+            *("windows", "rollups", "types", "tags", "scoring", "rules"),
+            *("webhooks", "channels"),
             *("routes", "inhibitions", "maintenance"),
         ):
             names = [item.name for item in getattr(self, what)]
@@ -167,7 +169,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _what_rules_name(self) -> Settings:
         late_ms = self.devices.disorder_ms + self.devices.idle_ms
-        check_rules(self.rules, self.windows, late_ms)
+        named = {"types": [t.name for t in self.types], "tags": [t.name for t in self.tags]}
+        check_rules(self.rules, self.windows, late_ms, named)
         check_scoring(self.scoring, self.windows)
         check_routing(
             self.routes,

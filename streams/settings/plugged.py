@@ -11,7 +11,7 @@ from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, names, require
 
 OWN_AGGREGATE = re.compile(
-    r"first|last|delta|rate|time_weighted_mean|distinct|p(100|[0-9]{1,2}(\.[0-9]{1,3})?)"
+    r"first|last|delta|rate|trend|trend_last|time_weighted_mean|distinct|p(100|[0-9]{1,2}(\.[0-9]{1,3})?)"
 )
 """What the engine computes itself."""
 
@@ -32,8 +32,8 @@ def _is_aggregate(name: str) -> str:
     if OWN_AGGREGATE.fullmatch(name) or name in names(AGGREGATES):
         return name
     raise ValueError(
-        "expected first, last, delta, rate, time_weighted_mean, distinct, a quantile such as p50 "
-        f"or p99.9, or what a package adds under {AGGREGATES}: "
+        "expected first, last, delta, rate, trend, trend_last, time_weighted_mean, distinct, a "
+        f"quantile such as p50 or p99.9, or what a package adds under {AGGREGATES}: "
         f"{', '.join(names(AGGREGATES)) or 'none is installed'}"
     )
 

@@ -23,6 +23,21 @@ _OF_KIND: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "anomaly": ((), ("score_over", "resolve_ms")),
     "threshold": (("window",), ("aggregate", "over", "under", "clear", "resolve_ms")),
     "rate": (("window",), ("per_ms", "over", "under", "clear", "resolve_ms")),
+    "forecast": (("window", "within_ms"), ("over", "under", "clear", "resolve_ms")),
+    "compare": (
+        ("window",),
+        (
+            "aggregate",
+            "by",
+            "with_metric",
+            "among",
+            "least",
+            "over",
+            "under",
+            "clear",
+            "resolve_ms",
+        ),
+    ),
     "absence": (("window", "silent_ms"), ()),
     "expression": (("expression",), ("window", "resolve_ms")),
     "all": (("of",), ("within_ms",)),
@@ -30,7 +45,8 @@ _OF_KIND: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Of each kind: the fields that it needs, and those that it may have; others are refused."""
 _SPECIFIC = {field for needs, may in _OF_KIND.values() for field in (*needs, *may)}
-_MEMBERS = ("threshold", "rate", "expression")
+_BOUNDED = ("threshold", "rate", "forecast", "compare")
+_MEMBERS = (*_BOUNDED, "expression")
 
 
 class Rule(Section):
@@ -38,18 +54,39 @@ class Rule(Section):
 
     name: Name
     """Names the rule in alerts and in their ids."""
-    kind: Literal["anomaly", "threshold", "rate", "absence", "expression", "all", "any"] = "anomaly"
+    kind: Literal[
+        "anomaly",
+        "threshold",
+        "rate",
+        "forecast",
+        "compare",
+        "absence",
+        "expression",
+        "all",
+        "any",
+    ] = "anomaly"
     """``anomaly`` looks at scores; ``threshold`` and ``rate`` at an aggregate of closed windows,
-    which needs ``over`` or ``under``; ``absence`` at series without readings; ``expression`` at
-    whatever it says; ``all`` and ``any`` at other rules, per device."""
+    which needs ``over`` or ``under``; ``forecast`` at the line through a window's readings, and
+    fires where it reaches ``over`` or ``under`` within ``within_ms``; ``compare`` at a window less
+    that of ``with_metric``, or less the median ``among`` devices; ``absence`` at series without
+    readings; ``expression`` at whatever it says; ``all`` and ``any`` at other rules, per device."""
     score_over: Annotated[float, Field(gt=0)] = 5.0
     """``anomaly``: in robust standard deviations."""
     window: Name | None = None
     """The window definition whose results are looked at. An ``expression`` without one looks at
     scores."""
     aggregate: Name = "mean"
-    """``threshold``: ``count``, ``sum``, ``min``, ``max``, ``mean``, ``sd``, or a further aggregate
-    of the window."""
+    """``threshold``, ``compare``: ``count``, ``sum``, ``min``, ``max``, ``mean``, ``sd``, or a
+    further aggregate of the window."""
+    by: Literal["difference", "ratio"] = "difference"
+    """``compare``: the one less the other, or divided by it."""
+    with_metric: Name | None = None
+    """``compare``: with this metric of the same device, in the same window."""
+    among: Literal["site", "type", "tenant"] | None = None
+    """``compare``: with the median over the devices of the same site, type or tenant that the rule
+    looks at, in the same window."""
+    least: Annotated[int, Field(ge=2)] = 3
+    """``among``: of fewer devices no median is taken."""
     per_ms: Positive = 1_000
     """``rate``: over which time a change is meant; the window needs the aggregate ``rate``."""
     over: float | None = None
@@ -66,9 +103,10 @@ class Rule(Section):
     windows also window, start_ms, end_ms and the aggregates, on scores value, score, expected and
     spread. At most 500 characters and 100 signs, without macros."""
     of: Annotated[list[Name], Field(min_length=2, max_length=16)] | None = None
-    """``all``, ``any``: names of rules on windows (threshold, rate, expression)."""
-    within_ms: Ms = 0
-    """``all``, ``any``: a rule counts as firing for so long beyond its end, in event time."""
+    """``all``, ``any``: names of rules on windows (threshold, rate, forecast, expression)."""
+    within_ms: Ms | None = None
+    """``all``, ``any``: a rule counts as firing for so long beyond its end, in event time.
+    ``forecast``: how far ahead; the window needs the aggregates ``trend`` and ``trend_last``."""
     hold_ms: Ms = 0
     """It must stay over the bound this long, in event time, before the alert fires."""
     resolve_ms: Ms = 60_000
@@ -78,13 +116,17 @@ class Rule(Section):
     severity: Literal["info", "warning", "critical"] = "warning"
     """Goes into the alert as it is."""
     tenants: list[str] = Field(default=["*"])
-    """Globs; the rule looks only at what all four match."""
+    """Globs; the rule looks only at what all six match."""
     sites: list[str] = Field(default=["*"])
     """Globs."""
     devices: list[str] = Field(default=["*"])
     """Globs."""
     metrics: list[str] = Field(default=["*"])
     """Globs."""
+    types: list[str] = Field(default=["*"])
+    """Globs over the device's type (``[[types]]``)."""
+    tags: list[str] = Field(default=["*"])
+    """Globs; any of the device's tags (``[[tags]]``) has to match."""
 
     @field_validator("expression")
     @classmethod
@@ -102,14 +144,22 @@ class Rule(Section):
         for field in needs:
             if getattr(self, field) is None:
                 raise ValueError(f"{a_rule} needs {field}")
-        for field in sorted((self.model_fields_set & _SPECIFIC) - {*needs, *may}):
+        # What is applied to running processes names every field, with its default.
+        given = {f for f in _SPECIFIC if getattr(self, f) != type(self).model_fields[f].default}
+        for field in sorted(given - {*needs, *may}):
             takes = ", ".join((*needs, *may))
             raise LocatedError((field,), f"{a_rule} has no {field}; it takes {takes}")
         if self.kind == "absence" and self.hold_ms:
             raise LocatedError(
                 ("hold_ms",), "an absence rule has no hold_ms; silent_ms says how long"
             )
-        if self.kind in ("threshold", "rate"):
+        if self.kind == "compare" and (self.with_metric is None) == (self.among is None):
+            raise ValueError("a compare rule needs with_metric or among, not both")
+        if self.with_metric is not None and self.least != type(self).model_fields["least"].default:
+            raise LocatedError(("least",), "least goes with among: with_metric compares two")
+        if self.kind == "forecast" and self.within_ms == 0:
+            raise LocatedError(("within_ms",), "expected how far ahead a forecast looks, above 0")
+        if self.kind in _BOUNDED:
             self._has_bounds()
         if self.kind == "expression":
             self._uses_what_there_is()
@@ -148,10 +198,16 @@ class Rule(Section):
         return self.kind == "anomaly" or (self.kind == "expression" and self.window is None)
 
 
-def check_rules(rules: Sequence[Rule], windows: Sequence[Window], late_ms: int) -> None:
+def check_rules(
+    rules: Sequence[Rule],
+    windows: Sequence[Window],
+    late_ms: int,
+    named: Mapping[str, Sequence[str]],
+) -> None:
     """Check rules against what they name.
 
     :param late_ms: how long beyond a window and its grace the last reading may have been.
+    :param named: the names of ``types`` and of ``tags``.
     :raises LocatedError: for the first offence.
     """
     by_name = {window.name: window for window in windows}
@@ -167,18 +223,28 @@ def check_rules(rules: Sequence[Rule], windows: Sequence[Window], late_ms: int) 
             _check_window(rule, i, window, late_ms)
         if rule.of is not None:
             _check_members(rule, i, rules)
+        for field, names in named.items():
+            for glob in getattr(rule, field):
+                if glob != "*" and not any(fnmatchcase(name, glob) for name in names):
+                    there = ", ".join(names) or "none"
+                    raise LocatedError(
+                        ("rules", i, field), f"{glob!r} matches none of [[{field}]]: {there}"
+                    )
 
 
 def _check_window(rule: Rule, i: int, window: Window, late_ms: int) -> None:
-    wrong = [metric for metric in rule.metrics if not _may_be_in(metric, window.metrics)]
+    compared = () if rule.with_metric is None else (rule.with_metric,)
+    wrong = [
+        metric for metric in (*rule.metrics, *compared) if not _may_be_in(metric, window.metrics)
+    ]
     if wrong:
         raise LocatedError(
-            ("rules", i, "metrics"),
+            ("rules", i, "with_metric" if wrong[0] in compared else "metrics"),
             f"the window {window.name!r} has no metric {wrong[0]!r}; it takes "
             f"{', '.join(window.metrics)}",
         )
     there = (*PLAIN, *window.aggregates)
-    if rule.kind == "threshold" and rule.aggregate not in there:
+    if rule.kind in ("threshold", "compare") and rule.aggregate not in there:
         raise LocatedError(
             ("rules", i, "aggregate"),
             f"the window {window.name!r} has no {rule.aggregate!r}, expected one of "
@@ -188,6 +254,12 @@ def _check_window(rule: Rule, i: int, window: Window, late_ms: int) -> None:
         raise LocatedError(
             ("rules", i, "window"),
             f"a rate rule needs the aggregate rate: add it to the window {window.name!r}",
+        )
+    if rule.kind == "forecast" and not {"trend", "trend_last"} <= set(window.aggregates):
+        raise LocatedError(
+            ("rules", i, "window"),
+            "a forecast rule needs the aggregates trend and trend_last: add them to the window "
+            f"{window.name!r}",
         )
     if rule.kind == "expression" and rule.expression is not None:
         from streams.adapters.expressions import variables
@@ -239,6 +311,11 @@ def _check_members(rule: Rule, i: int, rules: Sequence[Rule]) -> None:
         other = by_name.get(name)
         if other is None:
             raise LocatedError(("rules", i, "of"), f"there is no rule {name!r}")
+        if other.among is not None:
+            raise LocatedError(
+                ("rules", i, "of"),
+                f"{name!r} compares devices with each other; expected rules on one device",
+            )
         if other.kind not in _MEMBERS or other.window is None:
             raise LocatedError(
                 ("rules", i, "of"),

@@ -161,33 +161,6 @@ class MetricSpec(Section):
     """Canonical unit; units of payloads are converted to it where a conversion is known."""
 
 
-class DeviceType(Section):
-    """A type of devices, for roll-ups by type; of several that match a device the first counts."""
-
-    name: Name
-    """Names the group in results of roll-ups."""
-    devices: Globs = ["*"]
-    """Globs; a device is of the type if all three match."""
-    sites: Globs = ["*"]
-    """Globs."""
-    tenants: Globs = ["*"]
-    """Globs."""
-
-    @model_validator(mode="after")
-    def _selects(self) -> DeviceType:
-        if (self.devices, self.sites, self.tenants) == (["*"], ["*"], ["*"]):
-            raise ValueError(
-                "a type needs devices, sites or tenants: without one it takes every device, which "
-                'is what the roll-up with group = "tenant" does'
-            )
-        return self
-
-    def takes(self, tenant: str, site: str, device: str) -> bool:
-        """Whether a device is of this type, unless it is of one before."""
-        pairs = ((tenant, self.tenants), (site, self.sites), (device, self.devices))
-        return all(any(fnmatchcase(name, glob) for glob in globs) for name, globs in pairs)
-
-
 class Devices(Section):
     """Event time and identity of devices."""
 
@@ -365,6 +338,8 @@ class Webhook(Section):
     """Allow an address that is not public, or plain http: for receivers in your own network."""
     timeout_ms: Positive = 10_000
     """Of one attempt."""
+    chart: bool = False
+    """Put a small PNG of the series into messages about one alert, where the lake has it."""
     tenants: list[str] = ["*"]
     """Globs: whose alerts this endpoint gets."""
 
@@ -412,8 +387,15 @@ class Alerts(Section):
     max_series: Positive = 1_000_000
     """Per partition: series of windows that rules look at; results of others are refused, and
     counted."""
+    max_compared: Positive = 500_000
+    """Per partition, and among devices per shard: results held to be compared with others, about
+    400 bytes each; further ones are not compared, and counted."""
+    compare_quiet_ms: Positive = 2_000
+    """Log time without a change of a group's results after which they are compared."""
     max_grouped: Positive = 100_000
-    """Per partition: alerts that are told in groups; others are told one by one, and counted."""
+    """Per shard: alerts that are told in groups; others are told one by one, and counted."""
+    charts_per_minute: Annotated[int, Field(ge=0)] = 30
+    """Charts drawn at most for webhooks with ``chart``; further messages go without."""
     max_listed: Annotated[int, Field(gt=0, le=100)] = 20
     """Alerts that one message about a group lists; it says how many there are."""
     max_open: Positive = 100_000

@@ -53,8 +53,9 @@ class Window(Section):
     """Globs over metric names."""
     aggregates: list[Aggregate] = Field(default=[])
     """Beyond count, sum, min, max, mean and sd: ``first``, ``last``, ``delta``, ``rate`` (per
-    second), ``time_weighted_mean``, ``distinct`` (how many different values), and quantiles such as
-    ``p50`` or ``p99.9``, right to 1 % of their value, and what a package adds under
+    second), ``trend`` (per second, by least squares), ``trend_last`` (the value of that line at the
+    last reading), ``time_weighted_mean``, ``distinct`` (how many different values), and quantiles
+    such as ``p50`` or ``p99.9``, right to 1 % of their value, and what a package adds under
     ``headwater.aggregates``."""
     size_ms: Positive | None = None
     """Windows are half-open: [start, start + size); a sliding one ends at a reading, and is at most

@@ -1,9 +1,9 @@
 """Every stored format, as a former version wrote it.
 
-``python -m tests.golden NAME`` (``NAME twins``, ``NAME segments``: those alone) writes a folder of
-this directory with the code as it is; the tests read all folders with the code as it is. A folder
-is never written again: a change of a format adds one, and its reader goes on reading the former
-ones or says what to do (docs/upgrading.md).
+``python -m tests.golden NAME`` (``NAME twins``, ``NAME segments``, ``NAME rules`` for those alone)
+writes a folder of this directory with the code as it is; the tests read all folders so, too. A
+folder is never written again: a change of a format adds one, and its reader goes on reading the
+former ones or says what to do (docs/upgrading.md).
 """
 
 from __future__ import annotations

@@ -57,6 +57,10 @@ class Receiver:
         return [headers["webhook-id"] for headers, _ in self.got]
 
 
+TOKEN = "t0p-s3cret"
+"""In the address of the receiver, which no log may hold."""
+
+
 @pytest.fixture
 def alerting(own_servers, processes, tmp_path):
     """The alerts process with one endpoint, and a way to publish scores to it."""
@@ -67,7 +71,7 @@ def alerting(own_servers, processes, tmp_path):
         toml.write_text(
             '[[rules]]\nname = "r"\nscore_over = 5.0\nresolve_ms = 0\n'
             '[[rules]]\nname = "hot"\nkind = "threshold"\nwindow = "1m"\nover = 90.0\n'
-            f'[[webhooks]]\nname = "hook"\nurl = "http://127.0.0.1:{receiver.port}/"\n'
+            f'[[webhooks]]\nname = "hook"\nurl = "http://127.0.0.1:{receiver.port}/?token={TOKEN}"\n'
             f'secret_file = "{tmp_path}/secret"\nallow_private = true\n'
             "[alerts]\nretry_min_ms = 50\nretry_max_ms = 400\n"
             'instance_id = "a1"\n'
@@ -92,6 +96,9 @@ def alerting(own_servers, processes, tmp_path):
 
         start.command = command
         yield start, publish, receiver, Signer(secret)
+    said = "".join(log.read_text() for log in tmp_path.glob("*.log"))
+    assert "partition opened" in said
+    assert not [one for one in (TOKEN, secret.removeprefix("whsec_")) if one in said]
 
 
 async def _publish(kafka, topic, value):
@@ -149,7 +156,12 @@ def test_after_410_and_a_kill_messages_are_brought_back_and_a_correction_takes_o
     process.kill()
     process.wait()
     start()
-    start.command("alerts", "redeliver", "--all", "hook")
+    publish(result(2, 60.0, device="e"), topic="aggregates")
+    eventually(lambda: len(orjson.loads(start.command("alerts", "dead", "--json"))) == 2)
+    assert len(receiver.got) == 2  # The process that came back knows that the receiver is gone.
+    assert orjson.loads(start.command("alerts", "enable", "--json")) == ["hook"]
+    start.command("alerts", "enable", "hook")
+    start.command("alerts", "redeliver", dead[0]["id"])
     eventually(lambda: receiver.ids().count(dead[0]["id"]) == 2, within_s=60)
     publish(result(1, 70.0, rank=1), topic="aggregates")
     eventually(lambda: len(set(receiver.ids())) == 3, within_s=60)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.agents.editions import Editions
 from streams.agents.grouping import make_grouping
 from streams.agents.telling import CONTROL_HEADER, Teller
 from streams.settings import Inhibition, Maintenance, Match, Route, Rule, Settings, Webhook
@@ -154,6 +155,17 @@ def test_a_silence_keeps_back_and_its_end_tells_what_still_fires():
     assert scene.at(1_400, alert("a1", "resolved")) == ["a1 resolved"]
 
 
+@pytest.mark.parametrize("jump", [-3_000, 10 * 365 * 86_400])
+def test_a_broker_whose_clock_jumps_tells_nothing_twice(jump):
+    scene = Scene()
+    assert scene.at(5_000, alert("a")) == ["a firing"]
+    scene.at(5_000 + jump)
+    assert scene.at(5_001, alert("a")) == []
+    scene.at(5_002 + REPEAT // S)
+    ids = [p.key for p in scene.driver.output]
+    assert len(set(ids)) == len(ids) == 2  # Told, and repeated.
+
+
 def test_a_silence_ends_early_when_it_is_taken_back():
     scene = Scene()
     scene.at(0, control=silence("s", ["a"], 0, 1_000))
@@ -231,11 +243,19 @@ def test_a_broken_record_goes_to_rejected_and_the_next_one_counts(value):
 
 
 def test_an_alert_without_a_route_is_told_as_ever():
-    teller = Teller(settings_with(sites=["south"]), 0)
+    chosen = settings_with(sites=["south"])
+    teller = Teller(chosen, 0, Editions(chosen))
     full = {**alert("a"), "sample": {}}
-    assert [p.topic for p in teller.tell(full)] == ["alerts", "deliveries", "deliveries"]
+    assert [p.topic for p in teller.tell(full, Editions(chosen).newest())] == [
+        "alerts",
+        "deliveries",
+        "deliveries",
+    ]
     full["site"] = "south"
-    assert [p.topic for p in teller.tell(full)] == ["alerts", "alert.groups"]
+    assert [p.topic for p in teller.tell(full, Editions(chosen).newest())] == [
+        "alerts",
+        "alert.groups",
+    ]
 
 
 names = st.sampled_from("abcd")
@@ -288,7 +308,8 @@ ESCALATING = {"escalate_after_ms": 500 * S, "escalate_to": ["boss"]}
 @given(
     steps,
     st.lists(
-        st.tuples(st.integers(1, 4), st.sampled_from(["", "checkpoint", "crash"])), max_size=9
+        st.tuples(st.integers(1, 4), st.sampled_from(["", "checkpoint", "part", "crash"])),
+        max_size=9,
     ),
 )
 def test_crashes_and_batches_make_the_same_messages_under_the_same_ids(steps, happenings):
@@ -301,6 +322,8 @@ def test_crashes_and_batches_make_the_same_messages_under_the_same_ids(steps, ha
         rough.step(size)
         if happening == "checkpoint":
             rough.checkpoint()
+        elif happening == "part":
+            rough.checkpoint(keys=1)
         elif happening == "crash":
             rough.crash()
     rough.run()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.agents.window_alerting import make_window_alerting
-from streams.settings import Rule, Settings, Topics, Webhook, Window
+from streams.settings import DeviceTag, DeviceType, Rule, Settings, Topics, Webhook, Window
 from streams.testing import Driver
 from tests.windows import MINUTE_MS, result, results_frame
 
@@ -16,12 +16,13 @@ HOT = {"kind": "threshold", "window": "1m", "over": 90.0, "clear": 80.0, "resolv
 SILENT_MS = 10 * MINUTE_MS
 
 
-def settings_with(*rules):
+def settings_with(*rules, **more):
     return Settings(
         topics=Topics(shards=2),
-        windows=[Window(name="1m", size_ms=MINUTE_MS, aggregates=["rate"])],
+        windows=[Window(name="1m", size_ms=MINUTE_MS, aggregates=["rate", "trend", "trend_last"])],
         rules=[Rule(**{"name": f"r{i}", **rule}) for i, rule in enumerate(rules)],
         webhooks=[Webhook(name="hook", url="https://example.org/", secret_file="none")],
+        **more,
     )
 
 
@@ -74,6 +75,33 @@ def test_a_rate_is_compared_per_the_time_that_the_rule_names():
     assert (alert["sample"]["value"], alert["sample"]["expected"]) == (120.0, 120.0)
 
 
+@pytest.mark.parametrize(
+    ("line", "rule", "expected"),
+    [
+        # An hour ahead: 80 + 3,600 s at a tenth of a hundredth a second.
+        ([(80, 0.0), (80, 0.001), (80, 0.003), (80, 0.002)], {}, ["-", "-", "fir", "res"]),
+        ([(80, 0.003), (80, 0.002), (80, 0.0015)], {"clear": 86.0}, ["fir", "-", "res"]),
+        # It is there already, and falls.
+        ([(91, -0.01), (89, -0.01)], {}, ["fir", "res"]),
+        ([(10, -0.003), (0, 0.1), (1, 0.0)], {"under": 0.0, "over": None}, ["fir", "-", "res"]),
+    ],
+)
+def test_a_forecast_fires_where_the_line_of_a_window_reaches_the_bound_in_time(
+    line, rule, expected
+):
+    rule = {"kind": "forecast", "window": "1m", "within_ms": 3_600_000, "over": 90.0, **rule}
+    rule = {"resolve_ms": 0, **{k: v for k, v in rule.items() if v is not None}}
+    driver = Driver(make_window_alerting(settings_with(rule)))
+    made = [
+        driver.send(results_frame(result(i, 5, trend_last=last, trend=trend)), at_ms=i)
+        for i, (last, trend) in enumerate(line)
+    ]
+    assert [states(one) for one in made] == expected
+    first = told(driver.output)[0]
+    assert "m of d" in first["why"]
+    assert "in 1 h, as it goes in 1m" in first["why"]
+
+
 def test_an_expression_sees_names_and_aggregates():
     rule = {"kind": "expression", "window": "1m", "resolve_ms": 0}
     rule["expression"] = 'mean > 2.0 * min + 1.0 || (device.startsWith("d") && rate > 3)'
@@ -91,6 +119,33 @@ def test_selectors_look_at_device_site_and_metric():
     assert [a["device"] for a in told(driver.send(results_frame(*rows), at_ms=1))] == ["d1"]
     moved = results_frame(result(1, 99, device="d2", site="north"))
     assert [a["device"] for a in told(driver.send(moved, at_ms=2))] == ["d2"]
+
+
+TYPED = {
+    "types": [DeviceType(name="pump", devices=["p*"]), DeviceType(name="rest", sites=["n"])],
+    "tags": [DeviceTag(name="old", devices=["*1"]), DeviceTag(name="loud", devices=["p*", "f1"])],
+}
+
+
+@pytest.mark.parametrize(
+    ("labels", "devices"),
+    [
+        ({"types": ["pump"]}, ["p1", "p2"]),
+        ({"types": ["re*"]}, ["f1"]),
+        ({"tags": ["old"]}, ["p1", "f1", "g1"]),
+        ({"tags": ["loud", "old"], "types": ["r*"]}, ["f1"]),
+        ({"tags": ["loud"], "devices": ["*2"]}, ["p2"]),
+        ({"tags": ["*"]}, ["p1", "p2", "f1", "g1", "g2"]),
+    ],
+)
+def test_selectors_look_at_a_devices_type_and_tags(labels, devices):
+    chosen = settings_with({**HOT, **labels}, **TYPED)
+    driver = Driver(make_window_alerting(chosen))
+    rows = [
+        result(0, 99, device=device, site="n" if device == "f1" else "s")
+        for device in ("p1", "p2", "f1", "g1", "g2")
+    ]
+    assert [a["device"] for a in told(driver.send(results_frame(*rows), at_ms=1))] == devices
 
 
 def test_a_correction_retracts_and_another_one_brings_back():
@@ -152,6 +207,24 @@ def test_silence_is_told_at_its_deadline_and_its_end():
     assert (back["state"], back["id"]) == ("resolved", silent["id"])
 
 
+@pytest.mark.parametrize("jump_ms", [-3_600_000, -1, 3_600_000])
+def test_a_broker_whose_clock_jumps_tells_nothing_twice_and_forgets_nothing(jump_ms):
+    rule = {"kind": "absence", "window": "1m", "silent_ms": SILENT_MS}
+    driver = Driver(make_window_alerting(settings_with(HOT, rule)))
+    begin_ms = 4_000_000
+    heard = {"kafka_ms": begin_ms}
+    assert states(driver.send(results_frame(result(0, 95, **heard)), at_ms=begin_ms)) == "fir"
+    made = driver.tick(at_ms=begin_ms + jump_ms)
+    assert states(made) == ("fir" if jump_ms > SILENT_MS else "-")
+    driver.tick(at_ms=begin_ms + SILENT_MS - 1)
+    driver.tick(at_ms=begin_ms + SILENT_MS)
+    driver.tick(at_ms=begin_ms + SILENT_MS + 1)
+    later = {"kafka_ms": begin_ms + 2 * SILENT_MS}
+    driver.send(results_frame(result(1, 70, **later)), at_ms=begin_ms + 2 * SILENT_MS)
+    seen = [(a["rule"], a["state"]) for a in told(driver.output)]
+    assert sorted(seen) == [(r, s) for r in ("r0", "r1") for s in ("firing", "resolved")]
+
+
 def composed(kind, **more):
     parts = [
         {**HOT, "name": "hot", "metrics": ["temp"], "alerts": False},
@@ -202,17 +275,29 @@ def test_a_correction_of_a_part_retracts_the_whole():
 
 
 def test_what_is_beyond_a_limit_is_refused_and_counted():
-    from streams.agents.window_alerting import _REFUSED
+    from streams.agents.window_alerting import REFUSED
 
     chosen = settings_with(HOT)
     chosen = chosen.model_copy(
         update={"alerts": chosen.alerts.model_copy(update={"max_series": 2, "max_open": 1})}
     )
     driver = Driver(make_window_alerting(chosen))
-    before = _REFUSED._value.get()
+    before = REFUSED._value.get()
     rows = [result(0, 99, device=name) for name in "abc"]
     assert [a["device"] for a in told(driver.send(results_frame(*rows), at_ms=1))] == ["a"]
-    assert _REFUSED._value.get() == before + 2
+    assert REFUSED._value.get() == before + 2
+
+
+def test_what_stands_in_a_partition_that_has_moved_is_shown_by_its_new_owner_only():
+    from streams.agents.telling import _STANDING
+
+    driver = Driver(make_window_alerting(settings_with({**HOT, "name": "shown"})))
+    firing = _STANDING.labels("shown", "firing")
+    driver.send(results_frame(result(0, 95)), at_ms=1)
+    driver.checkpoint()
+    assert firing._value.get() == 1
+    driver.logic.forget_shown()
+    assert firing._value.get() == 0
 
 
 RULES = (
@@ -300,7 +385,7 @@ def test_what_fires_in_the_end_follows_from_the_newest_results(first, correction
 
 
 def episodes_of(driver):
-    pairs = driver.logic.engine._pairs.values()
+    pairs = driver.logic.judges.engines[""]._pairs.values()
     return [(e.began_ms, e.fired_ms, e.resolved_ms) for pair in pairs for e in pair.found]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +22,10 @@ DISORDER, IDLE, IDLE_FINAL = 10, 500, 900
 RULES = DeviceRules(DISORDER, 10**9, IDLE, IDLE_FINAL, 1000, 100_000, 1000, 1000)
 GRACE, HORIZON = 15, 120
 COMMON = {"grace_ms": GRACE, "horizon_ms": HORIZON}
-EXTRA = ("first", "last", "delta", "rate", "p50", "p90", "time_weighted_mean", "distinct")
+EXTRA = (
+    *("first", "last", "delta", "rate", "trend", "trend_last", "p50", "p90"),
+    *("time_weighted_mean", "distinct"),
+)
 HOPPING = Hopping(name="hop", size_ms=100, step_ms=40, offset_ms=7, aggregates=EXTRA, **COMMON)
 SESSION = Session(name="session", gap_ms=45, aggregates=EXTRA, **COMMON)
 BOUNDS = np.asarray([0, 50, 180, 200, 420, 421, 700, 10_000], np.int64)
@@ -217,8 +221,28 @@ def check(got, readings):
     if sum(t == last[0] for t, _ in readings) == 1:
         assert got["last"] == last[1]
         assert got["delta"] == last[1] - first[1]
+    check_trend(got, readings)
     nearest = sorted(values)[int(0.5 * (len(values) - 1))]
     assert got["p50"] == pytest.approx(nearest, rel=0.0101, abs=1e-150)
+
+
+def check_trend(got, readings):
+    """Exact fractions, as far as the spread of the values lets a float follow."""
+    times = [Fraction(t) for t, _ in readings]
+    values = [Fraction(value) for _, value in readings]
+    n = len(readings)
+    t_mean, x_mean = sum(times) / n, sum(values) / n
+    spread = sum((t - t_mean) ** 2 for t in times)
+    if not spread:
+        assert math.isnan(got["trend"])
+        assert math.isnan(got["trend_last"])
+        return
+    pairs = zip(times, values, strict=True)
+    slope = sum((t - t_mean) * (x - x_mean) for t, x in pairs) / spread
+    scale = max(abs(v) for v in values) * Fraction(1, 10**9) + Fraction(1, 10**300)
+    assert abs(Fraction(got["trend"]) / 1000 - slope) <= scale
+    last = x_mean + slope * (max(times) - t_mean)
+    assert abs(Fraction(got["trend_last"]) - last) <= 1000 * scale
 
 
 def check_kept(got, readings, definition):

@@ -239,5 +239,8 @@ def test_each_fault_fires_once_and_resolves_once_whatever_is_killed(
         for receiver in (steady, flaky):
             eventually(lambda receiver=receiver: receiver.states() == wanted, within_s=60)
             assert set(receiver.keys) <= {0, 1}
+        said = "".join(log.read_text() for log in tmp_path.glob("*.log"))
+        assert "delivery failed" in said
+        assert not [key for key in (old, new) if key.removeprefix("whsec_") in said]
         # It took messages before the change of keys, and after.
         assert set(steady.keys) == {0, 1}

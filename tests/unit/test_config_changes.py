@@ -10,8 +10,9 @@ from streams.adapters.config_log import MARKER, Documents
 from streams.adapters.results import read_table
 from streams.agents.readings import make_readings
 from streams.errors import SettingsError, StateError
-from streams.settings import DeviceType, Mapping, MetricSpec, Settings, Window
+from streams.settings import Mapping, MetricSpec, Rule, Settings, Window
 from streams.settings.applied import (
+    Document,
     changes,
     document_of,
     following,
@@ -262,9 +263,9 @@ def test_a_document_is_read_as_it_was_written_and_an_unknown_version_is_refused(
     document = following(of(*MORE), document_of(of(*FEW)))
     assert parse(document.encode()) == document
     assert in_force(of(*FEW), document).windows == MORE
-    assert b'"version":1' in document.encode()
-    with pytest.raises(SettingsError, match="version 3, expected up to 2"):
-        parse(document.encode().replace(b'"version":1', b'"version":3'))
+    assert b'"version":3' in document.encode()
+    with pytest.raises(SettingsError, match="version 4, expected up to 3"):
+        parse(document.encode().replace(b'"version":3', b'"version":4'))
     with pytest.raises(SettingsError, match="cannot be read"):
         parse(b"{}")
 
@@ -278,8 +279,13 @@ def test_a_document_of_the_first_version_keeps_its_id():
     assert document.encode() == written
     assert document.windows()[0].size_ms == 100
     assert following(of(*document.windows()), document).generations == {}
-    typed = of(*FEW).model_copy(update={"types": [DeviceType(name="t", devices=["d0"])]})
-    assert b'"version":2' in following(typed, document).encode()
+    mine = of(*FEW).model_copy(update={"rules": [Rule(name="mine")]})
+    assert in_force(mine, document).rules == mine.rules
+    typed = {**document.sections, "types": [{"name": "t", "devices": ["d0"]}]}
+    assert b'"version":2' in Document(4, typed, {}).encode()
+    after = following(mine, document)
+    assert b'"version":3' in after.encode()
+    assert in_force(of(*FEW), parse(after.encode())).rules == mine.rules
 
 
 def test_of_two_that_applied_at_once_the_first_counts():

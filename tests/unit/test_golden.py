@@ -11,16 +11,19 @@ from crdt.core.messages import decode_batch, decode_message
 from crdt.log import Log, LogError
 from streams.agents.twins import make_twins
 from streams.alerts.courier import Courier
+from streams.alerts.disabled import Disabled
 from streams.alerts.secrets import write_secret
 from streams.errors import StateError
 from streams.testing import Driver
 from streams.topics import DELIVERIES
 from tests.golden import END_MS, HERE, STAGES, append, play, read, rows_of
 from tests.golden import alerts as alerting
+from tests.golden import rules as ruling
 from tests.golden import segments as leaving
 from tests.golden import twins as twinning
 
 FOLDERS = sorted(path for path in HERE.iterdir() if (path / "readings.json.gz").exists())
+RULES = sorted(path for path in HERE.iterdir() if (path / "rules.json.gz").exists())
 SEGMENTS = sorted(path for path in HERE.iterdir() if (path / leaving.FILE).exists())
 TWINS = sorted(path for path in HERE.iterdir() if (path / "twins.json.gz").exists())
 
@@ -157,6 +160,31 @@ class TestAlerts:
             )
         assert len(courier._waiting) == len(golden["outbox"]) > 0
         assert {message.endpoint for message in courier._waiting.values()} == {"hook"}
+
+
+@pytest.mark.parametrize("folder", RULES, ids=lambda folder: folder.name)
+class TestRules:
+    @pytest.mark.parametrize("stage", ruling.STAGES)
+    def test_rules_comparisons_and_groups_go_on_from_stored_state(self, folder, stage):
+        golden = ruling.read_rules(folder)
+        of = golden["stages"][stage]
+        driver = ruling.resumed(stage, golden)
+        play(driver, of["input"][of["half"] :])
+        assert of["told"]
+        assert rows_of(driver) == of["told"]
+
+    def test_an_endpoint_stays_disabled_by_a_stored_note(self, folder):
+        golden = ruling.read_rules(folder)
+        disabled = Disabled.of(ruling.settings(first=True))
+        disabled.take(*(bytes.fromhex(part) for part in golden["note"]))
+        assert disabled.names == {"hook"}
+
+    def test_state_whose_document_is_gone_is_refused_with_what_to_do(self, folder):
+        golden = ruling.read_rules(folder)
+        golden["documents"].pop()
+        for stage in ruling.STAGES:
+            with pytest.raises(StateError, match=r"not there any more; .*new alerts\.id"):
+                ruling.resumed(stage, golden)
 
 
 def resumed(stage, golden):

@@ -60,6 +60,26 @@ def loaded(tmp_path, monkeypatch):
             "toml:8: rules.0.window: a rate rule needs the aggregate rate",
         ),
         (
+            'kind = "compare"\nwindow = "1m"\nover = 5.0',
+            "toml:5: rules.0: a compare rule needs with_metric or among, not both",
+        ),
+        (
+            'kind = "compare"\nwindow = "1m"\nover = 5.0\nwith_metric = "humidity"',
+            "toml:10: rules.0.with_metric: the window '1m' has no metric 'humidity'",
+        ),
+        (
+            'kind = "compare"\nwindow = "1m"\nover = 5.0\nwith_metric = "t1"\nleast = 4',
+            "toml:11: rules.0.least: least goes with among",
+        ),
+        (
+            'kind = "forecast"\nwindow = "1m"\nover = 5.0',
+            "toml:5: rules.0: a forecast rule needs within_ms",
+        ),
+        (
+            'kind = "forecast"\nwindow = "1m"\nover = 5.0\nwithin_ms = 3600000',
+            "toml:8: rules.0.window: a forecast rule needs the aggregates trend and trend_last",
+        ),
+        (
             'kind = "absence"\nwindow = "1m"\nsilent_ms = 60000',
             "toml:9: rules.0.silent_ms: expected 120000 or more: a series in the window '1m'",
         ),
@@ -84,8 +104,15 @@ def loaded(tmp_path, monkeypatch):
             "exists(...) is not allowed in an expression; there are size",
         ),
         ('kind = "all"\nof = ["a", "b"]', "toml:8: rules.0.of: there is no rule 'a'"),
+        (
+            'kind = "all"\nof = ["o", "o"]\n[[rules]]\nname = "o"\nkind = "compare"\n'
+            'window = "1m"\namong = "site"\nover = 1.0',
+            "toml:8: rules.0.of: 'o' compares devices with each other; expected rules on one",
+        ),
         ('kind = "any"\nof = ["r", "r"]', "toml:8: rules.0.of: 'r' is an any rule; expected"),
         ('kind = "all"\nof = ["anomaly"]', "toml:8: rules.0.of: List should have at least 2"),
+        ('types = ["pump*"]', "toml:7: rules.0.types: 'pump*' matches none of [[types]]: none"),
+        ('tags = ["hot"]', "toml:7: rules.0.tags: 'hot' matches none of [[tags]]: none"),
         ('kind = "sum"', "toml:7: rules.0.kind: Input should be 'anomaly', 'threshold'"),
         ("score_over = 0", "toml:7: rules.0.score_over: "),
     ],
@@ -107,7 +134,7 @@ def test_a_rule_on_scores_is_no_part_of_a_composition(loaded):
 def test_the_rules_of_the_documentation_can_be_used(loaded):
     settings = loaded(titled("rules.md", "rules.toml"))
     assert [rule.name for rule in anomaly_rules(settings)] == ["strange"]
-    assert len(window_rules(settings)) == 5
+    assert len(window_rules(settings)) == 8
 
 
 @pytest.mark.parametrize(

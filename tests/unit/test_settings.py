@@ -93,7 +93,7 @@ def test_a_missing_file_means_defaults(written):
             "toml:4: rollups.0.windows: 's' names the window '5m', expected one of 1m",
         ),
         ('[[windows]]\nname = "m@2"\nsize_ms = 5\n', "toml:2: windows.0.name: "),
-        ('[[types]]\nname = "pump"\n', "toml:1: types.0: a type needs devices, sites or tenants"),
+        ('[[types]]\nname = "pump"\n', "toml:1: types.0: it needs devices, sites or tenants"),
         ('[[types]]\nname = "pump"\ndevices = []\n', "toml:3: types.0.devices: "),
         (
             '[[types]]\nname = "p"\nsites = ["a"]\n[[types]]\nsites = ["b"]\nname = "p"\n',
