@@ -187,7 +187,7 @@ def agent(devices: int) -> list[Measure]:
             began_s = time.process_time()
             for envelope in envelopes:
                 delivery = Delivery(f"hw/v1/{TENANT}/{SITE}/twin/up", envelope, 1, 1, 0)
-                for record in up_records(delivery, settings, site.opener):
+                for record in up_records(delivery, settings, site.openers):
                     site.cloud.append(record.value, at_ms=1, key=record.key, headers=record.headers)
                 site.cloud.run()
             took_s = time.process_time() - began_s

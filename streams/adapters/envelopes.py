@@ -23,6 +23,8 @@ from streams.adapters.replica_keys import Registry, Signer
 
 UP: Final = "up"
 DOWN: Final = "down"
+COMMAND_UP: Final = "command-up"
+COMMAND_DOWN: Final = "command-down"
 MAX_ENVELOPE_BYTES: Final = 1_900_000
 """What is over this would not fit into a record of ``twin.updates``."""
 _VERSION = 2
@@ -56,7 +58,7 @@ class Opener:
     def __init__(self, registry: Registry, direction: str) -> None:
         self._registry = registry
         self._direction = direction
-        self._role = _SPOKE if direction == UP else _HUB
+        self._role = _SPOKE if direction in (UP, COMMAND_UP) else _HUB
         self._window = ReplayWindow()
 
     def open(self, data: bytes, tenant: str, site: str) -> Parts:

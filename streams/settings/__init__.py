@@ -1,6 +1,7 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
 from streams.settings.channels import Channel
+from streams.settings.commands import Commands
 from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
@@ -34,6 +35,7 @@ from streams.settings.windows import Window
 __all__ = [
     "Alerts",
     "Channel",
+    "Commands",
     "Detection",
     "DeviceType",
     "Devices",

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
 from streams.settings.channels import Channel
+from streams.settings.commands import Commands
 from streams.settings.intake import Intake
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
 from streams.settings.routing import Inhibition, Maintenance, Route, check_routing
@@ -110,6 +111,7 @@ class Settings(BaseSettings):
     maintenance: list[Maintenance] = []
     alerts: Alerts = Alerts()
     twins: Twins = Twins()
+    commands: Commands = Commands()
     edge: Edge = Edge()
     ops: Ops = Ops()
     log: Log = Log()

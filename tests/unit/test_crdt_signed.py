@@ -186,7 +186,7 @@ class Link:
         sign(self.edge, edge_settings)
         self.up: list[bytes] = []
         self.edge.send = self.up.append
-        self.opener, self.sealer = signing(self.cloud_settings)
+        self.openers, self.sealers = signing(self.cloud_settings)
         self.cloud = Driver(make_twins(self.cloud_settings))
         self.told = 0
 
@@ -203,13 +203,12 @@ class Link:
             for envelope in sent:
                 topic = f"hw/v1/t/{self.site}/twin/up"
                 delivery = Delivery(topic, envelope, 1, 1, 5)
-                self.append(up_records(delivery, self.cloud_settings, self.opener))
+                self.append(up_records(delivery, self.cloud_settings, self.openers))
             self.cloud.run()
             made = self.cloud.records("twin.down")
             new, self.told = made[self.told :], len(made)
             for tenant, site, parts in down_batches([_FromKafka(record) for record in new]):
-                assert self.sealer is not None
-                self.edge.hear(self.sealer.seal(tenant, site, parts))
+                self.edge.hear(self.sealers["twin.down"].seal(tenant, site, parts))
             if not new and not self.up:
                 return
 
