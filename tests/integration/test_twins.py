@@ -283,6 +283,7 @@ def test_a_command_is_carried_out_once_and_one_to_a_site_that_is_away_expires(
     world.proxy.cut()
     command("send", world.device, "blink", "--id", "b1", "--ttl-ms", "500", "--site", "north")
     command("send", world.device, "blink", "--id", "b2", "--ttl-ms", "60000", "--site", "north")
+
     def ended() -> dict[str, str]:
         listed = httpx.get(
             f"{world.url('api')}/v1/devices/{world.device}/commands",
