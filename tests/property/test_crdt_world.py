@@ -139,6 +139,10 @@ def test_to_list_no_more_what_another_removed_is_no_removal() -> None:
     assert play(1052, 4, 200).violation == ""
 
 
+def test_who_has_no_life_left_does_not_crash_half() -> None:
+    assert play(2634, 3, 200).violation == ""
+
+
 def test_seeds_hold() -> None:
     for seed in range(15):
         outcome = play(seed, 3 + seed % 3, 120)
