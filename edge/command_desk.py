@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from crdt.command_log import CommandLog
 from crdt.log import LogError
@@ -33,6 +34,7 @@ def open_desk(settings: Settings) -> CommandDesk:
         sealer = Sealer(load_signer(edge.key), COMMAND_UP)
         opener = Opener(Registry(registry), COMMAND_DOWN)
         desk.seal = lambda parts: sealer.seal(edge.tenant, edge.site, parts)
+        desk.answer = partial(setattr, sealer, "answer")
         desk.open = lambda data: opener.open(data, edge.tenant, edge.site)
     return desk
 

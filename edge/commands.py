@@ -27,6 +27,8 @@ from crdt.core.commands.tray import Held, Instant, Stage
 from crdt.core.commands.wire import CALL, Standing, decode_standing, encode_call
 from crdt.core.errors import WireError
 from crdt.core.messages import MAX_BATCH, decode_batch, encode_batch
+from crdt.core.refusals import NAME as REFUSED
+from crdt.core.refusals import decode_refusal
 from streams.log import get_logger
 
 _log = get_logger(__name__)
@@ -35,6 +37,11 @@ _OPEN = Gauge("headwater_edge_commands_open", "Commands that the cloud is still 
 _REFUSED = Counter(
     "headwater_edge_refused_command_messages", "Messages about commands refused.", ["reason"]
 )
+_TOLD = Counter(
+    "headwater_edge_command_refusals", "Times the hub refused what was sent.", ["reason"]
+)
+_REFUSED_MS = 300_000
+"""Reports about a device of which one was refused wait for so long."""
 _RESEND_MS = 5_000
 """What was not answered for so long is reported again."""
 _CALL_MS = 60_000
@@ -68,6 +75,8 @@ class CommandDesk:
         """Makes an envelope of reports; signs it where that is asked for."""
         self.open: Callable[[bytes], Parts] = decode_batch
         """Opens one, or raises :class:`WireError`."""
+        self.answer: Callable[[bytes], None] = _nowhere
+        """Takes the challenge that is to be given back in every envelope from now on."""
         self.send: Callable[[bytes], None] = _nowhere
         """Takes envelopes for the cloud; what is lost is said again."""
         self._held: dict[Key, Held] = {}
@@ -193,6 +202,9 @@ class CommandDesk:
         changed: dict[Key, Held] = {}
         now = self._clock()
         for device, data in parts:
+            if device.startswith(REFUSED):
+                self._told_refusal(device.removeprefix(REFUSED), data)
+                continue
             try:
                 standing = decode_standing(data, self._site, self._limits)
             except WireError as error:
@@ -240,6 +252,21 @@ class CommandDesk:
         self._log.close()
 
     # -- inside -------------------------------------------------------------------------------
+
+    def _told_refusal(self, device: str, data: bytes) -> None:
+        """Leave a device alone of which something was refused; answer a challenge."""
+        try:
+            refusal = decode_refusal(data)
+        except WireError as error:
+            self._refuse(device, error)
+            return
+        _TOLD.labels(refusal.reason).inc()
+        _log.warning("the hub refused", device=device, reason=refusal.reason, detail=refusal.detail)
+        until_ms = self._clock().ms + _REFUSED_MS
+        self._said_ms |= {key: until_ms for key in self._held if key[0] == device}
+        if refusal.challenge:
+            self.answer(refusal.challenge)
+            self.call()
 
     def _step(
         self, device: str, standing: Standing, held: Held | None, now: Instant

@@ -98,6 +98,7 @@ def sign(node: EdgeNode, settings: Settings) -> None:
     sealer = Sealer(load_signer(edge.key), UP)
     opener = Opener(Registry(registry), DOWN)
     node.seal = lambda parts: sealer.seal(edge.tenant, edge.site, parts)
+    node.answer = partial(setattr, sealer, "answer")
     node.open = lambda data: opener.open(data, edge.tenant, edge.site)
 
 

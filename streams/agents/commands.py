@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 from crdt.core.commands.book import Book, Outcome
 from crdt.core.commands.wire import decode_call, decode_report
 from crdt.core.errors import TwinError, WireError
+from crdt.core.refusals import Refusal
 from streams.adapters.command_records import (
     CALLED,
     CANCEL,
@@ -28,11 +29,11 @@ from streams.adapters.command_records import (
 )
 from streams.adapters.rejected import rejected_from_log
 from streams.adapters.replica_keys import Registry
-from streams.adapters.twin_records import KIND, SITE
+from streams.adapters.twin_records import KIND, SITE, refusal_record
 from streams.errors import DecodeError, StateError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, header, is_time_marker
 from streams.settings import Settings
-from streams.topics import COMMANDS
+from streams.topics import COMMANDS, COMMANDS_DOWN
 
 _STATUSES = Counter("headwater_worker_command_statuses", "Statuses of commands told.", ["state"])
 _REJECTED = Counter("headwater_worker_command_rejected", "Refused records.", ["reason"])
@@ -78,7 +79,7 @@ class CommandLogic(PartitionLogic):
             try:
                 made += self._fold_one(key, record)
             except TwinError as error:
-                made.append(self._reject(record, error))
+                made += self._reject(record, error)
         _OPEN.labels(str(self._partition)).set(sum(book.open for book in self._books.values()))
         return made
 
@@ -189,20 +190,26 @@ class CommandLogic(PartitionLogic):
             self._next_ms[key] = next_ms
             heapq.heappush(self._due, (next_ms, key))
 
-    def _reject(self, record: LogRecord, error: TwinError) -> Produce:
+    def _reject(self, record: LogRecord, error: TwinError) -> list[Produce]:
+        """Put a record aside, and tell the site that it came from."""
         _REJECTED.labels(error.reason).inc()
         tenant, _, device = (record.key or b"").decode(errors="replace").partition("/")
-        site = header(record, SITE)
-        return rejected_from_log(
+        site = (header(record, SITE) or b"").decode(errors="replace")
+        rejected = rejected_from_log(
             record,
             DecodeError(error.reason, error.detail),
             topic=COMMANDS,
             partition=self._partition,
             max_bytes=self._max_rejected_bytes,
             tenant=tenant or None,
-            site=site.decode(errors="replace") if site else None,
+            site=site or None,
             device=device or None,
         )
+        if not (tenant and site and device):
+            return [rejected]
+        refusal = Refusal(error.reason, error.detail)
+        told = refusal_record(COMMANDS_DOWN, (tenant, site), device, refusal, self._partition)
+        return [rejected, told]
 
 
 def _site(record: LogRecord) -> str:

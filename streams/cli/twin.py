@@ -42,6 +42,8 @@ def get(
         _print(found)
         return
     console().print(fields_table(found))
+    if found.get("refused"):
+        console().print("the hub refused: {reason}: {detail}".format(**found["refused"]))
     console().print(f"conflicts {len(found['conflicts'])}   digest {found['digest']}")
 
 

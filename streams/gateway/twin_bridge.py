@@ -10,7 +10,8 @@ keeps no state and does not look into the messages.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,9 +22,19 @@ from prometheus_client import Counter
 from crdt.core.commands.wire import CALL
 from crdt.core.errors import WireError
 from crdt.core.messages import MAX_BATCH, decode_batch, encode_batch
+from crdt.core.refusals import NAME as REFUSED
+from crdt.core.refusals import Refusal
 from crdt.core.rolls import NAME
+from streams.adapters.challenges import Challenger
 from streams.adapters.command_records import call_record, report_record
-from streams.adapters.envelopes import COMMAND_DOWN, COMMAND_UP, MAX_ENVELOPE_BYTES, Opener, Sealer
+from streams.adapters.envelopes import (
+    COMMAND_DOWN,
+    COMMAND_UP,
+    MAX_ENVELOPE_BYTES,
+    Opener,
+    Sealer,
+    UnansweredError,
+)
 from streams.adapters.envelopes import DOWN as DOWN_WAY
 from streams.adapters.envelopes import UP as UP_WAY
 from streams.adapters.mqtt_link import MqttLink
@@ -50,6 +61,8 @@ _DOWN_BYTES = 131_072
 """Messages for a site go together up to this size."""
 _RETRY_S = (0.2, 10.0)
 _STOP_S = 5.0
+_REFUSAL_S = 0.5
+_MAX_PLACES = 10_000
 _UP = Counter("headwater_gateway_twin_up_messages", "Twin messages confirmed by Kafka.")
 _DOWN = Counter("headwater_gateway_twin_down_messages", "Twin messages taken by the MQTT broker.")
 _REJECTED = Counter(
@@ -96,6 +109,7 @@ class TwinBridge:
             settings.mqtt, settings.broker, f"{identity}-twins-down", retry_s=_RETRY_S
         )
         self._openers, self._sealers = signing(settings)
+        self._refused_s: dict[tuple[str, str, str], float] = {}
         self._incoming: asyncio.Queue[Delivery] = asyncio.Queue()
 
     def ready(self) -> tuple[bool, str]:
@@ -141,7 +155,7 @@ class TwinBridge:
     async def _send_up(self) -> None:
         while True:
             delivery = await self._incoming.get()
-            records = up_records(delivery, self._settings, self._openers)
+            records = up_records(delivery, self._settings, self._openers, self._tell_refusal)
             await self._producer.submit(Batch(records, self._acknowledging(delivery)))
 
     def _acknowledging(self, delivery: Delivery) -> Any:
@@ -150,6 +164,19 @@ class TwinBridge:
             _UP.inc()
 
         return confirmed
+
+    def _tell_refusal(self, kind: str, tenant: str, site: str, refusal: Refusal) -> None:
+        """Tell a site why an envelope was refused, so often at most: it may not be the sender."""
+        now_s, place = time.monotonic(), (kind, tenant, site)
+        if now_s - self._refused_s.get(place, -_REFUSAL_S) < _REFUSAL_S:
+            return
+        if len(self._refused_s) >= _MAX_PLACES:
+            self._refused_s.clear()
+        self._refused_s[place] = now_s
+        source = {"twin": TWIN_DOWN, "cmd": COMMANDS_DOWN}[kind]
+        envelope = self._seal(source, tenant, site, [(REFUSED, refusal.encode())])
+        # If the broker is away it is lost: whoever was refused asks again.
+        self._down.publish(f"hw/v1/{tenant}/{site}/{_DOWN_TO[source]}", envelope)
 
     # -- down ---------------------------------------------------------------------------------
 
@@ -223,8 +250,9 @@ def signing(settings: Settings) -> tuple[Openers, Mapping[str, Sealer]]:
     if key is None:
         raise SettingsError("twins.registry needs gateway.twin_key, the key of the hub")
     registry, signer = Registry(path), load_signer(key)
+    ask = Challenger(signer.key)
     return (
-        {"twin": Opener(registry, UP_WAY), "cmd": Opener(registry, COMMAND_UP)},
+        {"twin": Opener(registry, UP_WAY, ask), "cmd": Opener(registry, COMMAND_UP, ask)},
         {TWIN_DOWN: Sealer(signer, DOWN_WAY), COMMANDS_DOWN: Sealer(signer, COMMAND_DOWN)},
     )
 
@@ -248,11 +276,15 @@ def down_batches(records: Sequence[Any]) -> Iterator[tuple[str, str, list[tuple[
 
 
 def up_records(
-    delivery: Delivery, settings: Settings, openers: Openers | None = None
+    delivery: Delivery,
+    settings: Settings,
+    openers: Openers | None = None,
+    refused: Callable[[str, str, str, Refusal], None] | None = None,
 ) -> list[Produce]:
     """Return the records of one message: one for each device in it, or one of ``rejected``.
 
     :param openers: verify signed envelopes; without them only unsigned ones are taken.
+    :param refused: is told kind of message, tenant, site and why, where an envelope is refused.
     """
     _, _, tenant, site, kind, *_ = delivery.topic.split("/")
     try:
@@ -264,6 +296,9 @@ def up_records(
         return [record(tenant, site, *part, settings.topics.partitions) for part in parts]
     except WireError as error:
         _REJECTED.labels(error.reason).inc()
+        if refused is not None:
+            challenge = error.challenge if isinstance(error, UnansweredError) else b""
+            refused(kind, tenant, site, Refusal(error.reason, error.detail, challenge))
         return [
             rejected_record(
                 delivery.payload,
