@@ -166,7 +166,9 @@ def edits_and_merges(times: int) -> list[Measure]:
 
 def agent(devices: int) -> list[Measure]:
     """Return how many signed deltas are verified and folded a second, and an idle twin's size."""
-    settings = Settings()
+    # All partitions of a worker are one here, so they keep what all of them would.
+    partitions = Settings().topics.partitions
+    settings = Settings(twins={"max_live": partitions * Settings().twins.max_live})
     names = [f"pump-{number:05}" for number in range(devices)]
     found = []
     for how, batch, least in (("in envelopes of 256", 256, 5_000), ("one by one", 1, 2_000)):
