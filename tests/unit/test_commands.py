@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from crdt.command_log import CommandLog
 from crdt.core.commands.model import Command, State
-from crdt.core.commands.tray import Instant
+from crdt.core.commands.tray import Instant, Stage, decode_held
 from crdt.core.commands.wire import (
     Report,
     Standing,
@@ -32,6 +32,7 @@ from streams.agents.commands import make_commands
 from streams.api.command_http import add_commands as add_cloud_commands
 from streams.api.command_states import CommandStates
 from streams.api.read_model import TwinStates
+from streams.errors import StateError
 from streams.gateway.link import Delivery
 from streams.gateway.twin_bridge import up_records
 from streams.pki import Pki
@@ -43,6 +44,17 @@ SETTINGS = Settings(topics={"partitions": 1}, commands={"max_open": 2})
 LIMITS = limits_of(SETTINGS.commands)
 COMMAND = Command("c1", "reboot", {"delay_s": 5}, 60_000, "north", "cloud")
 HELD = Standing("c1", State.PENDING, 0, 60_000, command=COMMAND)
+
+# As version 1 was first written; a later version reads it too, or says that it cannot.
+BOOK = bytes.fromhex(
+    "8301818f626331667265626f6f74a16764656c61795f730519ea60656e6f72746865636c6f75646964656c69"
+    "7665726564031903e819ee481909c401f560f681856263326765787069726564001907d050ac22af662ca088"
+    "53318b35a46183f4c7"
+)
+STARTED = bytes.fromhex(
+    "91016670756d702d31626331667265626f6f74a16764656c61795f730519ea60656e6f72746865636c6f7564"
+    "6773746172746564020164626f6f7419ee48f660f6f4"
+)
 
 
 class Clock:
@@ -287,3 +299,21 @@ async def test_who_watches_gets_each_status_once_though_the_log_repeats_it() -> 
     assert (await first)["state"] == "expired"
     assert [s["state"] for s in states.statuses("t", "pump-1", "c1")] == ["pending", "expired"]
     await watching.aclose()
+
+
+def test_stored_commands_of_version_1_are_read_and_gone_on_with() -> None:
+    driver = Driver(make_commands(SETTINGS))
+    driver.logic.restore("t/pump-1", 0, BOOK)
+    driver.append(None, at_ms=1, key=b"t/none")  # what the state has folded already
+    done = report_record("t", "north", "pump-1", Report("c1", 3, State.DONE).encode(), 1)
+    driver.append(done.value, at_ms=3_000, key=done.key, headers=done.headers)
+    again = send_record("t", "pump-1", Command("c2", "blink", None, 500, "north", "cloud"), 1)
+    driver.append(again.value, at_ms=3_000, key=again.key, headers=again.headers)
+    driver.run()
+    (told,) = [orjson.loads(r.value) for r in driver.records("commands.status")]
+    assert (told["id"], told["number"], told["state"]) == ("c1", 4, "done")
+    held = decode_held(STARTED)
+    assert (held.command, held.stage, held.encode()) == (COMMAND, Stage.STARTED, STARTED)
+    for damaged in (BOOK[:-1], b"\x83\x02\x80\x80"):
+        with pytest.raises(StateError, match=r"upgrading\.md"):
+            driver.logic.restore("t/pump-1", 0, damaged)
