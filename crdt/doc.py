@@ -7,7 +7,8 @@ as :class:`WireError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from pycrdt import Doc, Map, TransactionEvent
 
@@ -31,7 +32,7 @@ class CellDoc:
         """
         self._doc: Doc[Map[bytes]] = Doc({_CELLS: Map(), _LEDGER: Map()}, client_id=client_id)
         self._maps = {root: self._doc.get(root, type=Map) for root in (*_ROOTS, _EPOCH)}
-        self._subscription: object = None
+        self._told: Callable[[bytes], None] | None = None
         for update in updates:
             self.apply(update)
 
@@ -62,7 +63,7 @@ class CellDoc:
 
         :raises WireError: if it cannot be read.
         """
-        with _Guard("update"):
+        with _Guard("update"), self._telling():
             self._doc.apply_update(update)
 
     def extend(self, updates: Sequence[bytes], epoch: Epoch) -> None:
@@ -77,7 +78,7 @@ class CellDoc:
 
     def write(self, shown: Contents, wanted: Contents) -> None:
         """Make the Doc, which shows *shown*, show *wanted*, in one transaction."""
-        with self._doc.transaction():
+        with self._telling(), self._doc.transaction():
             for root, have, want in zip(_ROOTS, shown, wanted, strict=True):
                 carrier = self._maps[root]
                 for name, data in want.items():
@@ -104,11 +105,27 @@ class CellDoc:
 
     def observe(self, told: Callable[[bytes], None]) -> None:
         """Call with the update of every later transaction."""
+        self._told = told
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Subscribe for one transaction: a Doc that has a subscriber is never freed.
+
+        It holds its callbacks outside Python, where no garbage collector sees that they hold it.
+        """
+        told = self._told
+        if told is None:
+            yield
+            return
 
         def heard(event: TransactionEvent) -> None:
             told(event.update)
 
-        self._subscription = self._doc.observe(heard)
+        subscription = self._doc.observe(heard)
+        try:
+            yield
+        finally:
+            self._doc.unobserve(subscription)
 
     def _plain(self, root: str) -> dict[str, bytes]:
         found = {}

@@ -17,6 +17,8 @@ from crdt.core.edits import Operation
 from crdt.core.errors import EditError, WireError
 from crdt.core.messages import MAX_BATCH, Message, decode_batch, decode_message, encode_batch
 from crdt.core.policies import Policies
+from crdt.core.refusals import NAME as REFUSED
+from crdt.core.refusals import Refusal, decode_refusal
 from crdt.core.rolls import NAME, Roll
 from crdt.core.sync import Session
 from crdt.core.values import Value
@@ -28,10 +30,13 @@ from streams.log import get_logger
 _log = get_logger(__name__)
 _EDITS = Counter("headwater_edge_edits", "Local edits stored.")
 _REFUSED = Counter("headwater_edge_refused_messages", "Messages refused, by reason.", ["reason"])
+_TOLD = Counter("headwater_edge_refusals", "Times the hub refused what was sent.", ["reason"])
 _AHEAD = Counter("headwater_edge_twin_clocks_ahead", "Writes whose clock was not believed.")
 _COMPACTIONS = Counter("headwater_edge_twin_compactions", "Epochs begun.")
 _MAX_DEVICE = 128
 _ENVELOPE_BYTES = 131_072
+_REFUSED_MS = 300_000
+"""A device of which something was refused is left alone for so long, unless it is edited."""
 _ANSWER_MS = 10_000
 """How long a roll call is waited for before each device says hello by itself."""
 CLOUD = "cloud"
@@ -46,6 +51,8 @@ class _Device:
     """Whether they are of another Doc than what is stored."""
     equal: bool = False
     """Whether a roll call said so, and nothing changed since."""
+    refused: tuple[int, Refusal] | None = None
+    """When the hub refused something of it, and why."""
     agreed: bool = False
     """Whether this life was once equal with the cloud: then all that ended lives said is here."""
 
@@ -77,6 +84,8 @@ class EdgeNode:
         """Makes an envelope of messages; signs it where that is asked for."""
         self.open: Callable[[bytes], Sequence[tuple[str, bytes]]] = decode_batch
         """Opens one, or raises :class:`WireError`."""
+        self.answer: Callable[[bytes], None] = _nowhere
+        """Takes the challenge that is to be given back in every envelope from now on."""
         self.send: Callable[[bytes], None] = _nowhere
         """Takes envelopes for the cloud; what is lost is repaired by the next hello."""
         self.changed: Callable[[str], None] = _nobody
@@ -108,6 +117,7 @@ class EdgeNode:
             "in_sync": _in_sync(found),
             "epoch": found.replica.epoch.number,
             "stored_bytes": len(found.replica.stored()),
+            "refused": _refused(found),
             **view(found.replica.twin, self.policies, found.replica.trusted_until_ms()),
         }
 
@@ -124,6 +134,7 @@ class EdgeNode:
         :raises LogError: if it could not be stored: it shows, but a restart may forget it.
         """
         found = self._get(device)
+        found.refused = None
         found.replica.edit(*(sets, deletes, operations), now_ms=self._clock(), carries=found.agreed)
         self._save(device, found)
         _EDITS.inc()
@@ -154,6 +165,9 @@ class EdgeNode:
             self._refuse("?", error)
             return
         for device, data in parts:
+            if device.startswith(REFUSED):
+                self._told_refusal(device.removeprefix(REFUSED), data)
+                continue
             if device.startswith(NAME):
                 self._answered(device, data)
                 continue
@@ -190,10 +204,27 @@ class EdgeNode:
         chosen = [
             (n, d)
             for n, d in self._devices.items()
-            if all_devices or not (_in_sync(d) or self._awaits(n, now_ms))
+            if all_devices or not (_in_sync(d) or self._awaits(n, now_ms) or _left_alone(d, now_ms))
         ]
         self._tell([(n, d.session.hello(d.replica, want=True)) for n, d in chosen])
         return len(chosen)
+
+    def _told_refusal(self, device: str, data: bytes) -> None:
+        """Note what the hub refused; answer its challenge, if it gives one."""
+        try:
+            refusal = decode_refusal(data)
+        except WireError as error:
+            self._refuse(device, error)
+            return
+        _TOLD.labels(refusal.reason).inc()
+        _log.warning("the hub refused", device=device, reason=refusal.reason, detail=refusal.detail)
+        found = self._devices.get(device)
+        if found is not None:
+            found.refused = (self._clock(), refusal)
+        if refusal.challenge:
+            self.answer(refusal.challenge)
+            if not self.call():
+                self.greet(all_devices=True)
 
     def _awaits(self, device: str, now_ms: int) -> bool:
         """Whether the answer to a roll call may still tell of a device."""
@@ -309,6 +340,18 @@ def _in_sync(device: _Device) -> bool:
 
 def _nobody(_device: str) -> None:
     return None
+
+
+def _left_alone(device: _Device, now_ms: int) -> bool:
+    return device.refused is not None and 0 <= now_ms - device.refused[0] < _REFUSED_MS
+
+
+def _refused(device: _Device) -> dict[str, str] | None:
+    """Return what was refused of a device and is not settled since, as data."""
+    if device.refused is None or _in_sync(device):
+        return None
+    refusal = device.refused[1]
+    return {"reason": refusal.reason, "detail": refusal.detail}
 
 
 def _nowhere(_: bytes) -> None:

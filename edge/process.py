@@ -1,4 +1,4 @@
-"""The edge process: readings and twins of a site, while the cloud is in reach or not."""
+"""The edge process: readings, twins and commands of a site, while the cloud is in reach or not."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import signal
 import time
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from crdt.log import Log
 from edge.coap import resources
+from edge.command_desk import join, open_desk, pass_time
+from edge.command_http import add_commands
+from edge.commands import CommandDesk
 from edge.http import edge_app
 from edge.models import models_running
 from edge.node import EdgeNode
@@ -43,29 +45,33 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     identity = {"tenant": edge.tenant, "site": edge.site}
     log = Log(edge.data / "twins.db")
     node = EdgeNode(log, edge.site, reading_of(settings.twins), wall_ms, edge.devices)
-    base = f"hw/v1/{edge.tenant}/{edge.site}/twin"
+    desk = open_desk(settings)
+    base = f"hw/v1/{edge.tenant}/{edge.site}"
     link = MqttLink(
         settings.mqtt,
         settings.broker,
         f"edge-{edge.tenant}-{edge.site}",
         retry_s=(edge.retry_min_ms / 1000, edge.retry_max_ms / 1000),
-        subscribe=f"{base}/down",
+        subscribe=[f"{base}/twin/down", f"{base}/cmd"],
     )
 
     def send(envelope: bytes) -> None:
         if link.connected:
-            link.publish(f"{base}/up", envelope)
+            link.publish(f"{base}/twin/up", envelope)
 
     node.send = send
     sign(node, settings)
-    link.on_message = lambda _topic, payload: node.hear(payload)
-    link.on_connect = lambda: _greeted(node)
+    join(desk, link, base)
+    hears = {f"{base}/twin/down": node.hear, f"{base}/cmd": desk.hear}
+    link.on_message = lambda topic, payload: hears[topic](payload)
+    link.on_connect = lambda: _greeted(node, desk)
     node.keep_rolls(partial(partition_of, edge.tenant, partitions=settings.topics.partitions))
     _log.info("edge", **identity, **node.status())
     try:
         readings = ReadingsPath(settings)
         readings.coap = resources(node, readings.latest, edge.intake.max_observers)
         app = edge_app(node, lambda: link.why_not_ready, identity, readings)
+        add_commands(app, desk, edge.site, settings.commands)
         async with (
             serve(app, settings.ops.host, settings.ops.edge_port),
             readings.running() as carrying,
@@ -73,10 +79,11 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
         ):
             link.start()
             greeting = _greet(node, link, edge.retry_min_ms / 1000, edge.retry_max_ms / 1000)
-            await _until(stop, greeting, carrying)
+            await _until(stop, (greeting, pass_time(desk)), carrying)
             await link.stop()
     finally:
         node.close()
+        desk.close()
 
 
 def sign(node: EdgeNode, settings: Settings) -> None:
@@ -92,10 +99,12 @@ def sign(node: EdgeNode, settings: Settings) -> None:
     sealer = Sealer(load_signer(edge.key), UP)
     opener = Opener(Registry(registry), DOWN)
     node.seal = lambda parts: sealer.seal(edge.tenant, edge.site, parts)
+    node.answer = partial(setattr, sealer, "answer")
     node.open = lambda data: opener.open(data, edge.tenant, edge.site)
 
 
-def _greeted(node: EdgeNode) -> None:
+def _greeted(node: EdgeNode, desk: CommandDesk) -> None:
+    desk.call()
     _log.info("comparing", devices=node.call())
 
 
@@ -115,19 +124,19 @@ async def _greet(node: EdgeNode, link: MqttLink, min_s: float, max_s: float) -> 
 
 
 async def _until(
-    stop: asyncio.Event, work: Coroutine[Any, Any, None], carrying: Sequence[asyncio.Task[None]]
+    stop: asyncio.Event,
+    works: Sequence[Coroutine[Any, Any, None]],
+    carrying: Sequence[asyncio.Task[None]],
 ) -> None:
-    """Do *work* until asked to stop; if it or another task fails, so does this."""
-    task = asyncio.create_task(work)
+    """Do all *works* until asked to stop; if one or another task fails, so does this."""
+    tasks = [asyncio.create_task(work) for work in works]
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait((task, stopping, *carrying), return_when=asyncio.FIRST_COMPLETED)
-    for one in (task, stopping):
+    done, _ = await asyncio.wait((*tasks, stopping, *carrying), return_when=asyncio.FIRST_COMPLETED)
+    for one in (*tasks, stopping):
         one.cancel()
-    for one in (task, *carrying):
-        if not one.cancelled() and one.done():
-            one.result()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.gather(*tasks, stopping, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def main(settings: Settings) -> None:

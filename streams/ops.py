@@ -63,6 +63,8 @@ async def serve(
         http=protocol or "auto",
         limit_concurrency=max_connections,
         ssl_context_factory=None if tls is None else lambda *_: tls,
+        # Who watches or waits would hold a process that is asked to stop.
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     # The process owns its signals; uvicorn must neither catch nor re-raise them.

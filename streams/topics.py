@@ -22,6 +22,9 @@ EDGE_ALERTS = "edge.alerts"
 TWIN_UPDATES = "twin.updates"
 TWIN_STATE = "twin.state"
 TWIN_DOWN = "twin.down"
+COMMANDS = "commands"
+COMMANDS_STATUS = "commands.status"
+COMMANDS_DOWN = "commands.down"
 ALERTS = "alerts"
 ALERT_GROUPS = "alert.groups"
 ALERT_PEERS = "alert.peers"
@@ -85,6 +88,9 @@ def specs(settings: Topics) -> list[TopicSpec]:
         TWIN_UPDATES: log_time,
         TWIN_STATE: compacted,
         TWIN_DOWN: retained,
+        COMMANDS: log_time,
+        COMMANDS_STATUS: log_time,
+        COMMANDS_DOWN: retained,
         ALERTS: compacted,
         ALERT_GROUPS: log_time,
         ALERT_PEERS: log_time,

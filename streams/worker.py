@@ -1,4 +1,4 @@
-"""The worker process: the agents on ``readings`` and ``twin.updates``, and that of models."""
+"""The worker process: agents on ``readings``, ``twin.updates``, ``commands``, and of models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 
 from streams.adapters.config_log import Documents, begin
+from streams.agents.commands import make_commands
 from streams.agents.host import HostOptions
 from streams.agents.readings import make_readings
 from streams.agents.scoring import make_scoring
@@ -13,7 +14,7 @@ from streams.agents.twins import make_twins
 from streams.app import AgentSpec, AppSpec, build, run
 from streams.log import configure
 from streams.settings import Settings
-from streams.topics import AGGREGATES, READINGS, TWIN_UPDATES
+from streams.topics import AGGREGATES, COMMANDS, READINGS, TWIN_UPDATES
 
 
 def main(settings: Settings) -> None:
@@ -28,6 +29,7 @@ def main(settings: Settings) -> None:
             partial(documents.learn, settings.kafka),
         ),
         AgentSpec(TWIN_UPDATES, make_twins(settings)),
+        AgentSpec(COMMANDS, make_commands(settings)),
     ]
     if settings.scoring:
         agents.append(AgentSpec(AGGREGATES, make_scoring(settings)))

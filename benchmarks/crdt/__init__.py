@@ -166,7 +166,9 @@ def edits_and_merges(times: int) -> list[Measure]:
 
 def agent(devices: int) -> list[Measure]:
     """Return how many signed deltas are verified and folded a second, and an idle twin's size."""
-    settings = Settings()
+    # All partitions of a worker are one here, so they keep what all of them would.
+    partitions = Settings().topics.partitions
+    settings = Settings(twins={"max_live": partitions * Settings().twins.max_live})
     names = [f"pump-{number:05}" for number in range(devices)]
     found = []
     for how, batch, least in (("in envelopes of 256", 256, 5_000), ("one by one", 1, 2_000)):
@@ -187,7 +189,7 @@ def agent(devices: int) -> list[Measure]:
             began_s = time.process_time()
             for envelope in envelopes:
                 delivery = Delivery(f"hw/v1/{TENANT}/{SITE}/twin/up", envelope, 1, 1, 0)
-                for record in up_records(delivery, settings, site.opener):
+                for record in up_records(delivery, settings, site.openers):
                     site.cloud.append(record.value, at_ms=1, key=record.key, headers=record.headers)
                 site.cloud.run()
             took_s = time.process_time() - began_s

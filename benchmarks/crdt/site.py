@@ -42,7 +42,8 @@ class Site:
         self.cloud = Driver(make_twins(settings))
         self.up: list[bytes] = []
         self.edge.send = self.up.append
-        self._sealer, self.opener = self._sign(folder)
+        self._sealer, opener = self._sign(folder)
+        self.openers = {"twin": opener}
         self.sent_bytes = 0
         self.linked = True
         self._told = 0
@@ -62,7 +63,7 @@ class Site:
             for envelope in sent:
                 self.sent_bytes += len(envelope)
                 delivery = Delivery(f"hw/v1/{TENANT}/{SITE}/twin/up", envelope, 1, 1, 0)
-                self._append(up_records(delivery, self.settings, self.opener))
+                self._append(up_records(delivery, self.settings, self.openers))
             self.cloud.run()
             down = self.cloud.records("twin.down")[self._told :]
             self._told += len(down)

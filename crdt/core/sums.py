@@ -149,7 +149,11 @@ def _live(parts: Parts) -> dict[bytes, dict[str, int]]:
 
 
 def _either(one: State, other: State) -> State:
-    """Return the part of a set that two cells carry, each without what it knew to be over."""
+    """Return the part of a set that two cells carry, each without what it knew to be over.
+
+    What one of them left out was removed, and whoever removed it may have forgotten that since.
+    """
     assert isinstance(one, Dots)
     assert isinstance(other, Dots)
-    return Dots({**other.added, **one.added}, {**other.removed, **one.removed})
+    added = {key: n for key, n in one.added.items() if other.added.get(key) == n}
+    return Dots(added, {**other.removed, **one.removed})

@@ -64,7 +64,8 @@ class Model:
             before_keys = set(own.added) if isinstance(own, Dots) else set()
             had = own.removed if isinstance(own, Dots) else {}
             gone = {key for (key, who), n in cell.state.removed.items() if had.get((key, who)) != n}
-            removes = frozenset(gone | (before_keys - cell.state.added.keys()))
+            dropped = before_keys - cell.state.added.keys() - _over(present, cell.actor)
+            removes = frozenset(gone | dropped)
         write = Write(cell, saw, adds, removes, by)
         self.writes.setdefault(cell.path, []).append(write)
 
@@ -115,6 +116,20 @@ def known_of(cells: Iterable[Cell]) -> dict[str, int]:
 def _part(cells: Iterable[Cell], actor: str) -> Tally | Dots | None:
     part = parts_of([cell for cell in cells if cell.sums]).get(actor)
     return None if part is None else part[1]
+
+
+def _over(cells: Iterable[Cell], actor: str) -> set[bytes]:
+    """Return the elements of an actor that others removed: to list them no more is no removal."""
+    parts = parts_of([cell for cell in cells if cell.sums])
+    own = parts.get(actor, (0, None))[1]
+    states = [state for _, state in parts.values() if isinstance(state, Dots)]
+    if not isinstance(own, Dots):
+        return set()
+    return {
+        key
+        for key, counter in own.added.items()
+        if any(state.removed.get((key, actor), 0) >= counter for state in states)
+    }
 
 
 def _held(writes: list[Write]) -> set[bytes]:

@@ -96,6 +96,8 @@ class World:
     ) -> bool:
         """Edit; say whether it was acknowledged."""
         side = self.sides[name]
+        # A side that has no life left does not crash: its write would stay, unacknowledged.
+        crash_before_disk &= side.life < _MAX_LIVES
         side.clock_ms += 1
         before = deepcopy(side.replica.twin)
         try:

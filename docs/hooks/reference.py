@@ -34,7 +34,8 @@ _MODULE_RUNS_ON_IMPORT = ("__main__",)
 _REASONED = {
     "DecodeError": "Payloads and records",
     "EditError": "Edits of twins",
-    "WireError": "Messages of twins",
+    "WireError": "Messages of twins and commands",
+    "CommandError": "Commands",
 }
 
 

@@ -18,6 +18,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from streams.errors import SettingsError
 from streams.log import get_logger
@@ -38,17 +39,17 @@ class MqttLink:
         client_id: str,
         *,
         retry_s: tuple[float, float],
-        subscribe: str | None = None,
+        subscribe: Sequence[str] = (),
     ) -> None:
         """Make an unconnected link.
 
         :param retry_s: shortest and longest pause between attempts.
-        :param subscribe: a topic filter, QoS 1.
+        :param subscribe: topic filters, QoS 1.
         :raises SettingsError: if address or files of the login cannot be used.
         """
         self._host, self._port, secure = _parse(address)
         self._keepalive_s = login.keepalive_s
-        self._filter = subscribe
+        self._filters = list(subscribe)
         self._loop = asyncio.get_running_loop()
         self._sent: dict[int, asyncio.Future[None]] = {}
         self.on_message: Callable[[str, bytes], None] = _ignore
@@ -120,10 +121,10 @@ class MqttLink:
     def _connected(self, client: mqtt.Client, _d: Any, _f: Any, code: Any, _p: Any) -> None:
         if code.is_failure:
             self._call(self._set_ready, f"the MQTT broker refused us: {code}")
-        elif self._filter is None:
+        elif not self._filters:
             self._call(self._set_ready, "")
         else:
-            client.subscribe(self._filter, qos=1)
+            client.subscribe([(one, SubscribeOptions(qos=1)) for one in self._filters])
 
     def _failed(self, _client: mqtt.Client, _data: Any) -> None:
         # paho calls this where it handles the error, which it does not hand on.
@@ -131,8 +132,9 @@ class MqttLink:
         self._call(self._set_ready, f"the MQTT broker cannot be reached: {error}")
 
     def _subscribed(self, _c: mqtt.Client, _d: Any, _mid: int, codes: list[Any], _p: Any) -> None:
-        refused = [str(code) for code in codes if code.is_failure]
-        why = f"the MQTT broker refused {self._filter}: {refused[0]}" if refused else ""
+        pairs = zip(self._filters, codes, strict=True)
+        refused = [f"{one}: {code}" for one, code in pairs if code.is_failure]
+        why = f"the MQTT broker refused {refused[0]}" if refused else ""
         self._call(self._set_ready, why)
 
     def _disconnected(self, _c: mqtt.Client, _d: Any, _f: Any, code: Any, _p: Any) -> None:

@@ -16,6 +16,8 @@ from crdt.core.errors import WireError
 from crdt.core.limits import Limits
 from crdt.core.messages import Message, encode_batch
 from crdt.core.policies import Policies
+from crdt.core.refusals import NAME as REFUSED
+from crdt.core.refusals import Refusal
 from crdt.core.rolls import NAME
 from crdt.replica import Reading
 from streams.core.placement import device_key, partition_of
@@ -97,6 +99,24 @@ def answer_record(tenant: str, site: str, answer: bytes, partition: int) -> Prod
     return Produce(
         TWIN_DOWN,
         encode_batch([(f"{NAME}{partition}", answer)]),
+        f"{tenant}/{site}".encode(),
+        partition,
+        {TENANT: tenant.encode(), SITE: site.encode(), "content-type": b"application/cbor"},
+    )
+
+
+def refusal_record(
+    topic: str, whose: tuple[str, str], device: str, refusal: Refusal, partition: int
+) -> Produce:
+    """Return the record that tells a site what was refused of a device.
+
+    :param topic: ``twin.down`` or ``commands.down``.
+    :param whose: tenant and site.
+    """
+    tenant, site = whose
+    return Produce(
+        topic,
+        encode_batch([(f"{REFUSED}{device}", refusal.encode())]),
         f"{tenant}/{site}".encode(),
         partition,
         {TENANT: tenant.encode(), SITE: site.encode(), "content-type": b"application/cbor"},

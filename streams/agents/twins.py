@@ -18,6 +18,7 @@ from prometheus_client import Counter
 from crdt.core.errors import TwinError, WireError
 from crdt.core.hlc import ZERO
 from crdt.core.messages import Message, decode_message
+from crdt.core.refusals import Refusal
 from crdt.core.rolls import Roll
 from crdt.core.sync import Outbox, Session
 from crdt.core.view import view
@@ -35,11 +36,12 @@ from streams.adapters.twin_records import (
     answer_record,
     down_record,
     reading_of,
+    refusal_record,
 )
 from streams.errors import DecodeError, StateError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, header, is_time_marker
 from streams.settings import Settings
-from streams.topics import TWIN_STATE, TWIN_UPDATES
+from streams.topics import TWIN_DOWN, TWIN_STATE, TWIN_UPDATES
 
 _RECORDS = Counter("headwater_worker_twin_records", "Records of twin.updates folded.", ["kind"])
 _CONFLICTS = Counter("headwater_worker_twin_conflicts", "New entries of conflict ledgers.")
@@ -138,7 +140,7 @@ class TwinLogic(PartitionLogic):
             try:
                 made += self._fold_one(key, record)
             except TwinError as error:
-                made.append(self._reject(record, error))
+                made += self._reject(record, error)
         return made
 
     def dirty(self) -> Mapping[str, int]:
@@ -272,20 +274,26 @@ class TwinLogic(PartitionLogic):
         headers = {"content-type": b"application/json"}
         return Produce(TWIN_STATE, orjson.dumps(shown), key.encode(), self._partition, headers)
 
-    def _reject(self, record: LogRecord, error: TwinError) -> Produce:
+    def _reject(self, record: LogRecord, error: TwinError) -> list[Produce]:
+        """Put a record aside, and tell the site that it came from."""
         _REJECTED.labels(error.reason).inc()
         tenant, _, device = (record.key or b"").decode(errors="replace").partition("/")
-        site = header(record, SITE)
-        return rejected_from_log(
+        site = (header(record, SITE) or b"").decode(errors="replace")
+        rejected = rejected_from_log(
             record,
             DecodeError(error.reason, error.detail),
             topic=TWIN_UPDATES,
             partition=self._partition,
             max_bytes=self._max_rejected_bytes,
             tenant=tenant or None,
-            site=site.decode(errors="replace") if site else None,
+            site=site or None,
             device=device or None,
         )
+        if not (tenant and site and device):
+            return [rejected]
+        refusal = Refusal(error.reason, error.detail)
+        told = refusal_record(TWIN_DOWN, (tenant, site), device, refusal, self._partition)
+        return [rejected, told]
 
     # -- live and frozen twins ----------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The API process: HTTP on loopback, a read model of the twins, edits into Kafka."""
+"""The API process: HTTP on loopback, read models of twins and commands, edits into Kafka."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from aiokafka.errors import KafkaError
 from fastapi import HTTPException
 
 from streams.adapters.twin_records import policies_of
+from streams.api.command_http import add_commands
+from streams.api.command_states import CommandStates
 from streams.api.http import api_app
 from streams.api.models import add_models
 from streams.api.read_model import TwinStates
@@ -29,12 +31,14 @@ class Api:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._states = TwinStates(settings.kafka, settings.topics.partitions)
+        partitions = settings.topics.partitions
+        self._states = TwinStates(settings.kafka, partitions)
+        self._commands = CommandStates(settings.kafka, partitions, settings.commands.max_listed)
         self._producer: AIOKafkaProducer | None = None
 
     def ready(self) -> tuple[bool, str]:
-        """Whether twins can be read and edited."""
-        why = self._states.why_not_ready
+        """Whether twins can be read and edited, and commands sent."""
+        why = self._states.why_not_ready or self._commands.why_not_ready
         if not why and self._producer is None:
             why = "the producer is not connected to Kafka yet"
         return not why, why
@@ -46,12 +50,19 @@ class Api:
         """
         settings = self._settings
         policies = policies_of(settings.twins)
-        app = api_app(self._states, self._write, self.ready, settings.topics.partitions, policies)
+        partitions = settings.topics.partitions
+        app = api_app(self._states, self._write, self.ready, partitions, policies)
+        add_commands(
+            *(app, self._commands, self._states, self._write),
+            partitions=partitions,
+            settings=settings.commands,
+        )
         add_models(app, settings.models)
         async with serve(app, settings.ops.host, settings.ops.api_port):
             stopping = asyncio.create_task(stop.wait())
             tasks = [
                 asyncio.create_task(self._states.run(), name="twin states"),
+                asyncio.create_task(self._commands.run(), name="command states"),
                 asyncio.create_task(self._connect(), name="producer"),
             ]
             _log.info("api", port=settings.ops.api_port)

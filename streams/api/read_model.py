@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
-from streams.log import get_logger
+from streams.api.follower import Follower
 from streams.topics import TWIN_STATE
 
-_log = get_logger(__name__)
 _TWINS = Gauge("headwater_api_twins", "Twins in the read model.")
-_RETRY_MIN_S = 0.2
-_RETRY_MAX_S = 10.0
 
 
-class TwinStates:
+class TwinStates(Follower):
     """Every twin's newest JSON, kept as bytes. :meth:`run` follows the topic until cancelled."""
 
     def __init__(self, bootstrap: str, partitions: int) -> None:
-        self._bootstrap = bootstrap
-        self._partitions = partitions
+        super().__init__(TWIN_STATE, bootstrap, partitions)
         self._states: dict[str, bytes] = {}
-        self.why_not_ready = "not connected to Kafka yet"
 
     def get(self, tenant: str, device: str) -> bytes | None:
         """Return a twin's JSON; None if there is none."""
         return self._states.get(f"{tenant}/{device}")
+
+    def sites(self, tenant: str, device: str) -> list[str]:
+        """Return the sites that sync a device."""
+        found = self.get(tenant, device)
+        return [] if found is None else [str(site) for site in orjson.loads(found)["sites"]]
 
     def devices(self, tenant: str | None) -> list[dict[str, Any]]:
         """Return tenant and device of every twin (of one tenant), sorted."""
@@ -42,46 +39,16 @@ class TwinStates:
             if tenant in (None, found)
         ]
 
-    async def run(self) -> None:
-        """Follow the topic, from its beginning at every connection."""
-        delay_s = _RETRY_MIN_S
-        while True:
-            try:
-                await self._follow()
-            except (KafkaError, OSError) as error:
-                self.why_not_ready = f"Kafka at {self._bootstrap} cannot be read: {error!r}"
-                _log.warning("twin.state cannot be read", error=repr(error))
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, _RETRY_MAX_S)
+    def take(self, record: Any) -> None:
+        """Take a state, unless it is an older one again."""
+        key = (record.key or b"").decode(errors="replace")
+        if record.value is None:
+            self._states.pop(key, None)
+        elif not self._is_older(key, record.value):
+            self._states[key] = record.value
 
-    async def _follow(self) -> None:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
-        await consumer.start()
-        try:
-            places = [TopicPartition(TWIN_STATE, number) for number in range(self._partitions)]
-            consumer.assign(places)
-            ends = await consumer.end_offsets(places)
-            while True:
-                self._take(await consumer.getmany(timeout_ms=200))
-                if self.why_not_ready and not [
-                    tp for tp in places if await consumer.position(tp) < ends[tp]
-                ]:
-                    self.why_not_ready = ""
-        finally:
-            await consumer.stop()
-
-    def _take(self, fetched: dict[TopicPartition, list[Any]]) -> None:
-        for records in fetched.values():
-            for record in records:
-                key = (record.key or b"").decode(errors="replace")
-                if record.value is None:
-                    self._states.pop(key, None)
-                elif not self._is_older(key, record.value):
-                    self._states[key] = record.value
+    def taken(self) -> None:
+        """Count."""
         _TWINS.set(len(self._states))
 
     def _is_older(self, key: str, value: bytes) -> bool:

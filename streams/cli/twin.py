@@ -42,6 +42,8 @@ def get(
         _print(found)
         return
     console().print(fields_table(found))
+    if found.get("refused"):
+        console().print("the hub refused: {reason}: {detail}".format(**found["refused"]))
     console().print(f"conflicts {len(found['conflicts'])}   digest {found['digest']}")
 
 
@@ -294,40 +296,13 @@ def _ask(
 ) -> Any:
     from urllib.parse import quote
 
-    import httpx
+    from streams.http_client import Place
 
-    from streams.errors import ServiceError
-    from streams.settings import load
-
-    if edge and api:
-        raise typer.BadParameter("give --edge or --api, not both")
-    ops = load().ops
-    base = (edge or api or f"http://{ops.host}:{ops.api_port}").rstrip("/")
-    query = None if edge else {"tenant": tenant}
-    url = f"{base}/v1/devices/{quote(device, safe='')}/twin{below}"
-    try:
-        answer = httpx.request(method, url, params=query, json=body, timeout=15.0)
-    except httpx.HTTPError as error:
-        process = "edge" if edge else "api"
-        raise ServiceError(
-            f"{base} cannot be reached: {error}; is it running? (headwater {process})"
-        ) from error
-    if or_empty and answer.status_code == httpx.codes.NOT_FOUND:
-        return {}
-    if answer.is_error:
-        raise ServiceError(f"{url} answered {answer.status_code}: {_detail(answer)}")
-    return answer.json()
-
-
-def _detail(answer: Any) -> str:
-    """Return the sentence of a refusal, or its text as it came."""
-    import orjson
-
-    try:
-        detail = orjson.loads(answer.content)["detail"]
-        return str(detail["detail"] if isinstance(detail, dict) else detail)
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return str(answer.text[:300])
+    place = Place.of(edge, api, tenant)
+    found = place.ask(method, f"/v1/devices/{quote(device, safe='')}/twin{below}", body=body)
+    if found is None and not or_empty:
+        raise place.unknown(f"{device!r} has no twin there yet")
+    return {} if found is None else found
 
 
 def _print(data: Any) -> None:

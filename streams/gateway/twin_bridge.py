@@ -1,15 +1,17 @@
-"""Twins between MQTT and Kafka: edges' messages up, the cloud's answers down.
+"""Twins and commands between MQTT and Kafka: edges' messages up, the cloud's answers down.
 
-Up: ``hw/v1/{tenant}/{site}/twin/up`` is split by device into ``twin.updates``; the PUBACK goes
-back when Kafka has all of it (acks=all). Down: records of ``twin.down`` are published to
-``…/twin/down`` and committed when the broker has them. Both are at least once, which the sync
-protocol expects. The bridge keeps no state and does not look into the messages.
+Up: ``hw/v1/{tenant}/{site}/twin/up`` is split by device into ``twin.updates``, and ``…/cmd/status``
+into ``commands``; the PUBACK goes back when Kafka has all of it (acks=all). Down: records of
+``twin.down`` are published to ``…/twin/down``, those of ``commands.down`` to ``…/cmd``, and
+committed when the broker has them. All are at least once, which both protocols expect. The bridge
+keeps no state and does not look into the messages.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,11 +19,23 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from prometheus_client import Counter
 
+from crdt.core.commands.wire import CALL
 from crdt.core.errors import WireError
 from crdt.core.messages import MAX_BATCH, decode_batch, encode_batch
+from crdt.core.refusals import NAME as REFUSED
+from crdt.core.refusals import Refusal
 from crdt.core.rolls import NAME
+from streams.adapters.challenges import Challenger
+from streams.adapters.command_records import call_record, report_record
+from streams.adapters.envelopes import (
+    COMMAND_DOWN,
+    COMMAND_UP,
+    MAX_ENVELOPE_BYTES,
+    Opener,
+    Sealer,
+    UnansweredError,
+)
 from streams.adapters.envelopes import DOWN as DOWN_WAY
-from streams.adapters.envelopes import MAX_ENVELOPE_BYTES, Opener, Sealer
 from streams.adapters.envelopes import UP as UP_WAY
 from streams.adapters.mqtt_link import MqttLink
 from streams.adapters.rejected import rejected_record
@@ -34,10 +48,12 @@ from streams.gateway.producer import Batch, OrderedProducer
 from streams.log import get_logger
 from streams.ports import Produce
 from streams.settings import Settings
-from streams.topics import TWIN_DOWN
+from streams.topics import COMMANDS_DOWN, TWIN_DOWN
 
 _log = get_logger(__name__)
 UP = "hw/v1/+/+/twin/up"
+COMMAND_STATUS = "hw/v1/+/+/cmd/status"
+_DOWN_TO = {TWIN_DOWN: "twin/down", COMMANDS_DOWN: "cmd"}
 _GROUP = "headwater-twin-down"
 _WINDOW = 64
 _RECEIVE_MAXIMUM = 256
@@ -45,6 +61,8 @@ _DOWN_BYTES = 131_072
 """Messages for a site go together up to this size."""
 _RETRY_S = (0.2, 10.0)
 _STOP_S = 5.0
+_REFUSAL_S = 0.5
+_MAX_PLACES = 10_000
 _UP = Counter("headwater_gateway_twin_up_messages", "Twin messages confirmed by Kafka.")
 _DOWN = Counter("headwater_gateway_twin_down_messages", "Twin messages taken by the MQTT broker.")
 _REJECTED = Counter(
@@ -80,7 +98,7 @@ class TwinBridge:
                 settings.broker,
                 f"{identity}-twins",
                 f"{settings.gateway.group}-twins",
-                [(UP, 1)],
+                [(UP, 1), (COMMAND_STATUS, 1)],
                 _RECEIVE_MAXIMUM,
                 settings.gateway.session_expiry_s,
             ),
@@ -90,7 +108,8 @@ class TwinBridge:
         self._down = MqttLink(
             settings.mqtt, settings.broker, f"{identity}-twins-down", retry_s=_RETRY_S
         )
-        self._opener, self._sealer = signing(settings)
+        self._openers, self._sealers = signing(settings)
+        self._refused_s: dict[tuple[str, str, str], float] = {}
         self._incoming: asyncio.Queue[Delivery] = asyncio.Queue()
 
     def ready(self) -> tuple[bool, str]:
@@ -136,7 +155,7 @@ class TwinBridge:
     async def _send_up(self) -> None:
         while True:
             delivery = await self._incoming.get()
-            records = up_records(delivery, self._settings, self._opener)
+            records = up_records(delivery, self._settings, self._openers, self._tell_refusal)
             await self._producer.submit(Batch(records, self._acknowledging(delivery)))
 
     def _acknowledging(self, delivery: Delivery) -> Any:
@@ -146,6 +165,19 @@ class TwinBridge:
 
         return confirmed
 
+    def _tell_refusal(self, kind: str, tenant: str, site: str, refusal: Refusal) -> None:
+        """Tell a site why an envelope was refused, so often at most: it may not be the sender."""
+        now_s, place = time.monotonic(), (kind, tenant, site)
+        if now_s - self._refused_s.get(place, -_REFUSAL_S) < _REFUSAL_S:
+            return
+        if len(self._refused_s) >= _MAX_PLACES:
+            self._refused_s.clear()
+        self._refused_s[place] = now_s
+        source = {"twin": TWIN_DOWN, "cmd": COMMANDS_DOWN}[kind]
+        envelope = self._seal(source, tenant, site, [(REFUSED, refusal.encode())])
+        # If the broker is away it is lost: whoever was refused asks again.
+        self._down.publish(f"hw/v1/{tenant}/{site}/{_DOWN_TO[source]}", envelope)
+
     # -- down ---------------------------------------------------------------------------------
 
     async def _send_down(self) -> None:
@@ -154,13 +186,13 @@ class TwinBridge:
             try:
                 await self._consume()
             except (KafkaError, OSError) as error:
-                _log.warning("twin.down cannot be read", error=repr(error))
+                _log.warning("what is for edges cannot be read", error=repr(error))
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _RETRY_S[1])
 
     async def _consume(self) -> None:
         consumer = AIOKafkaConsumer(
-            TWIN_DOWN,
+            *_DOWN_TO,
             bootstrap_servers=self._settings.kafka,
             group_id=_GROUP,
             enable_auto_commit=False,
@@ -174,7 +206,7 @@ class TwinBridge:
             while True:
                 fetched = await consumer.getmany(timeout_ms=1_000)
                 for tp, records in fetched.items():
-                    await self._publish(records)
+                    await self._publish(tp.topic, records)
                     await consumer.commit({TopicPartition(*tp): records[-1].offset + 1})
         finally:
             # Its stop() waits for a coordinator that may be gone.
@@ -182,12 +214,12 @@ class TwinBridge:
                 async with asyncio.timeout(_STOP_S):
                     await consumer.stop()
 
-    async def _publish(self, records: Sequence[Any]) -> None:
+    async def _publish(self, source: str, records: Sequence[Any]) -> None:
         """Publish records in order; return when the broker has them all."""
         sent = []
         for tenant, site, parts in down_batches(records):
-            topic = f"hw/v1/{tenant}/{site}/twin/down"
-            envelope = self._seal(tenant, site, parts)
+            topic = f"hw/v1/{tenant}/{site}/{_DOWN_TO[source]}"
+            envelope = self._seal(source, tenant, site, parts)
             future = self._down.publish(topic, envelope)
             while future is None:
                 # paho's queue is full: the broker is away.
@@ -197,23 +229,32 @@ class TwinBridge:
         await asyncio.gather(*sent)
         _DOWN.inc(len(sent))
 
-    def _seal(self, tenant: str, site: str, parts: list[tuple[str, bytes]]) -> bytes:
-        if self._sealer is None:
+    def _seal(self, source: str, tenant: str, site: str, parts: list[tuple[str, bytes]]) -> bytes:
+        if not self._sealers:
             return encode_batch(parts)
-        return self._sealer.seal(tenant, site, parts)
+        return self._sealers[source].seal(tenant, site, parts)
 
 
-def signing(settings: Settings) -> tuple[Opener | None, Sealer | None]:
-    """Return what verifies and what signs, if the settings name keys.
+Openers = Mapping[str, Opener]
+"""By the kind of message: ``twin`` or ``cmd``, as it stands in the MQTT topic."""
+
+
+def signing(settings: Settings) -> tuple[Openers, Mapping[str, Sealer]]:
+    """Return what verifies, and what signs what a Kafka topic holds; nothing where no key is named.
 
     :raises SettingsError: if a key is missing or cannot be used.
     """
-    registry, key = settings.twins.registry, settings.gateway.twin_key
-    if registry is None:
-        return None, None
+    path, key = settings.twins.registry, settings.gateway.twin_key
+    if path is None:
+        return {}, {}
     if key is None:
         raise SettingsError("twins.registry needs gateway.twin_key, the key of the hub")
-    return Opener(Registry(registry), UP_WAY), Sealer(load_signer(key), DOWN_WAY)
+    registry, signer = Registry(path), load_signer(key)
+    ask = Challenger(signer.key)
+    return (
+        {"twin": Opener(registry, UP_WAY, ask), "cmd": Opener(registry, COMMAND_UP, ask)},
+        {TWIN_DOWN: Sealer(signer, DOWN_WAY), COMMANDS_DOWN: Sealer(signer, COMMAND_DOWN)},
+    )
 
 
 def down_batches(records: Sequence[Any]) -> Iterator[tuple[str, str, list[tuple[str, bytes]]]]:
@@ -235,21 +276,29 @@ def down_batches(records: Sequence[Any]) -> Iterator[tuple[str, str, list[tuple[
 
 
 def up_records(
-    delivery: Delivery, settings: Settings, opener: Opener | None = None
+    delivery: Delivery,
+    settings: Settings,
+    openers: Openers | None = None,
+    refused: Callable[[str, str, str, Refusal], None] | None = None,
 ) -> list[Produce]:
     """Return the records of one message: one for each device in it, or one of ``rejected``.
 
-    :param opener: verifies signed envelopes; without one only unsigned ones are taken.
+    :param openers: verify signed envelopes; without them only unsigned ones are taken.
+    :param refused: is told kind of message, tenant, site and why, where an envelope is refused.
     """
-    _, _, tenant, site, *_ = delivery.topic.split("/")
+    _, _, tenant, site, kind, *_ = delivery.topic.split("/")
     try:
-        if opener is None:
+        if not openers:
             parts = _parts(delivery.payload)
         else:
-            parts = list(opener.open(delivery.payload, tenant, site))
-        return [_up_record(tenant, site, *part, settings.topics.partitions) for part in parts]
+            parts = list(openers[kind].open(delivery.payload, tenant, site))
+        record = _command_record if kind == "cmd" else _up_record
+        return [record(tenant, site, *part, settings.topics.partitions) for part in parts]
     except WireError as error:
         _REJECTED.labels(error.reason).inc()
+        if refused is not None:
+            challenge = error.challenge if isinstance(error, UnansweredError) else b""
+            refused(kind, tenant, site, Refusal(error.reason, error.detail, challenge))
         return [
             rejected_record(
                 delivery.payload,
@@ -268,6 +317,11 @@ def _up_record(tenant: str, site: str, name: str, data: bytes, partitions: int) 
     return record(tenant, site, name, data, partitions)
 
 
+def _command_record(tenant: str, site: str, name: str, data: bytes, partitions: int) -> Produce:
+    record = call_record if name.startswith(CALL) else report_record
+    return record(tenant, site, name, data, partitions)
+
+
 def _parts(payload: bytes) -> list[tuple[str, bytes]]:
     if len(payload) > MAX_ENVELOPE_BYTES:
         raise WireError("too-big", f"{len(payload)} bytes; at most {MAX_ENVELOPE_BYTES} are taken")
@@ -275,5 +329,5 @@ def _parts(payload: bytes) -> list[tuple[str, bytes]]:
 
 
 def _never(_topic: str, _filters: list[int]) -> bool:
-    """One filter makes no copies."""
+    """The filters have no topic in common."""
     return False

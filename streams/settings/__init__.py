@@ -1,6 +1,7 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
 from streams.settings.channels import Channel
+from streams.settings.commands import Commands
 from streams.settings.device_groups import DeviceTag, DeviceType
 from streams.settings.edge import Edge, EdgeModels, EdgeSpool, EdgeUplink
 from streams.settings.intake import Intake
@@ -33,6 +34,7 @@ from streams.settings.windows import Window
 __all__ = [
     "Alerts",
     "Channel",
+    "Commands",
     "Detection",
     "DeviceTag",
     "DeviceType",

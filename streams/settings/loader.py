@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
 from streams.settings.channels import Channel
+from streams.settings.commands import Commands
 from streams.settings.device_groups import DeviceTag, DeviceType
 from streams.settings.edge import Edge
 from streams.settings.intake import Intake
@@ -111,6 +112,7 @@ class Settings(BaseSettings):
     maintenance: list[Maintenance] = []
     alerts: Alerts = Alerts()
     twins: Twins = Twins()
+    commands: Commands = Commands()
     edge: Edge = Edge()
     ops: Ops = Ops()
     log: Log = Log()

@@ -459,8 +459,9 @@ class Twins(Section):
     registry: Path | None = None
     """Public keys of replicas, a file of ``headwater pki``. With it every message between edges and
     gateways must be signed, and workers check what a site may write."""
-    max_live: Positive = 1_024
-    """Twins of a partition kept ready as Docs; the others wait as bytes."""
+    max_live: Positive = 4_096
+    """Twins of a partition kept ready as Docs, about 15 KiB each; the others wait as bytes, and a
+    change to one of those costs twice as much."""
 
 
 class Ops(Section):

@@ -75,9 +75,9 @@ class World:
         env = self.edge_env if name == "edge" else self.env
         self.children[name] = self._start(name, env=env)
 
-    def headwater(self, *arguments: str) -> str:
-        """Run ``headwater twin`` and return what it prints."""
-        command = [sys.executable, "-m", "streams.cli.main", "twin", *arguments]
+    def headwater(self, *arguments: str, group: str = "twin") -> str:
+        """Run ``headwater twin``, or another group, and return what it prints."""
+        command = [sys.executable, "-m", "streams.cli.main", group, *arguments]
         done = subprocess.run(
             command, check=False, env=self.env, cwd=ROOT, capture_output=True, timeout=60
         )
@@ -254,3 +254,55 @@ def test_the_command_line_changes_a_twin_and_explains_it(world: World) -> None:
     world.wait_equal(**both, tags_roles=["spare"], desired_limit=65)
     world.headwater("take-other", world.device, "desired.limit", *edge)
     world.wait_equal(**both, tags_roles=["spare"], desired_limit=70)
+
+
+def test_a_command_is_carried_out_once_and_one_to_a_site_that_is_away_expires(
+    world: World,
+) -> None:
+    cloud = ["--api", world.url("api"), "--tenant", world.tenant, "--json"]
+    base = f"{world.url('edge')}/v1/devices/{world.device}/commands"
+
+    def command(*arguments: str) -> Any:
+        return orjson.loads(world.headwater(*arguments, *cloud, group="command"))
+
+    world.edit("edge", tags_room="hall 3")
+    world.wait_equal(tags_room="hall 3")
+    sent = [command("send", world.device, "reboot", '{"delay_s": 5}', "--id", "r1")["id"]]
+    sent.append(command("send", world.device, "reboot", '{"delay_s": 5}', "--id", "r1")["id"])
+    assert sent == ["r1", "r1"]
+    taken = httpx.post(f"{base}/next", params={"wait_ms": 20_000}, timeout=30)
+    assert taken.json()["args"] == {"delay_s": 5}
+    assert httpx.post(f"{base}/next").status_code == 204
+    httpx.post(f"{base}/r1/report", json={"state": "done", "result": 7})
+    told = world.headwater("watch", world.device, "r1", *cloud, group="command").splitlines()
+    assert orjson.loads(told[-1])["state"] == "done"
+    shown = command("show", world.device, "r1")
+    assert [s["state"] for s in shown["history"]] == ["pending", "delivered", "accepted", "done"]
+    assert shown["result"] == 7
+
+    world.proxy.cut()
+    command("send", world.device, "blink", "--id", "b1", "--ttl-ms", "500", "--site", "north")
+    command("send", world.device, "blink", "--id", "b2", "--ttl-ms", "60000", "--site", "north")
+
+    def ended() -> dict[str, str]:
+        listed = httpx.get(
+            f"{world.url('api')}/v1/devices/{world.device}/commands",
+            params={"tenant": world.tenant},
+        )
+        return {one["id"]: one["state"] for one in listed.json()}
+
+    eventually(lambda: len(ended()) == 3, within_s=20, what="b1, b2 known")
+    command("cancel", world.device, "b2")
+    wanted = {"r1": "done", "b1": "expired", "b2": "cancelled"}
+    eventually(lambda: ended() == wanted, within_s=30, what="expired without the device")
+    httpx.post(base, json={"name": "beep", "id": "e1"}).raise_for_status()
+    httpx.post(f"{base}/next").raise_for_status()
+    world.kill("edge")
+    world.start("edge")
+    eventually(lambda: world.ready("edge"), within_s=90, what="edge ready")
+    world.proxy.heal()
+    wanted |= {"e1": "failed"}
+    eventually(lambda: ended() == wanted, within_s=30, what="what happened while it was away")
+    assert command("show", world.device, "e1")["reason"] == "interrupted"
+    assert httpx.post(f"{base}/next").status_code == 204
+    assert "beep" in world.headwater("list", world.device, *cloud[:-1], group="command")

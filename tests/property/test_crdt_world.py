@@ -134,6 +134,15 @@ def test_two_docs_that_are_each_written_over_by_the_other_come_to_rest() -> None
     assert play(5226, 3, 200).violation == ""
 
 
+def test_to_list_no_more_what_another_removed_is_no_removal() -> None:
+    # An element that was removed, added again elsewhere, and then dropped by who had it first.
+    assert play(1052, 4, 200).violation == ""
+
+
+def test_who_has_no_life_left_does_not_crash_half() -> None:
+    assert play(2634, 3, 200).violation == ""
+
+
 def test_seeds_hold() -> None:
     for seed in range(15):
         outcome = play(seed, 3 + seed % 3, 120)

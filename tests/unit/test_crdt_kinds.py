@@ -7,13 +7,16 @@ from typing import Any
 import cbor2
 import pytest
 
+from crdt.core import cbor
 from crdt.core.cell_codec import decode
 from crdt.core.cells import Cell, recent
 from crdt.core.edits import Alter, Increment, Latch, Take
 from crdt.core.errors import EditError, WireError
 from crdt.core.hlc import Hlc
+from crdt.core.kinds import SET, Dots
 from crdt.core.limits import Limits
 from crdt.core.policies import Policies
+from crdt.core.sums import members
 from crdt.core.view import view
 from crdt.replica import Reading, Replica
 from tests.unit.test_crdt_replica import message, talk, value_of
@@ -323,3 +326,17 @@ def test_every_flipped_byte_of_every_kind_is_refused_or_a_cell_with_just_those_b
 def test_a_register_cell_has_the_bytes_it_had_before_there_were_kinds() -> None:
     cell = Cell("desired.a", "edge:s:1", 3, {"cloud:0": 2}, Hlc(5, 1), 7)
     assert cell.encode() == cbor2.dumps([0, [7], 3, {"cloud:0": 2}, [5, 1]], canonical=True)
+
+
+def test_what_one_carrier_of_a_part_knows_to_be_over_does_not_come_back_with_another() -> None:
+    # Whoever removed "a" saw that it is listed no more, and remembers the removal no more.
+    part = {key: cbor.dumps(key) for key in ("a", "b")}
+    whole = Dots({part["a"]: 3, part["b"]: 2})
+    trimmed = Dots({part["b"]: 2})
+    ended = "edge:north:1-x"
+    cells = [
+        Cell("tags.roles", f"edge:north:{life}-x", 1, {ended: 5}, Hlc(1, 0), kind=SET,
+             state=Dots(), carried={ended: found})
+        for life, found in ((2, whole), (3, trimmed))
+    ]  # fmt: skip
+    assert members(cells) == members(cells[::-1]) == ["b"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 
 import pytest
 from pycrdt import Doc, Map
@@ -190,3 +192,15 @@ def talk(edge: Replica, cloud: Replica) -> None:
         waiting += [(*other, answer) for answer in answers]
     assert up.agreed
     assert down.agreed
+
+
+def test_a_replica_that_nobody_holds_leaves_memory_with_its_doc() -> None:
+    # A Doc holds its subscribers outside Python: one that stayed would keep all of it for ever.
+    replica = Replica("cloud:0", Reading())
+    replica.edit({"desired.a": 1}, (), now_ms=1)
+    replica.compact("t")
+    replica.edit({"desired.a": 2}, (), now_ms=2)
+    known = [weakref.ref(replica), weakref.ref(replica._doc), weakref.ref(replica._doc._doc)]
+    del replica
+    gc.collect()
+    assert [ref() for ref in known] == [None, None, None]

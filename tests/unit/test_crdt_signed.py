@@ -17,12 +17,14 @@ from crdt.core.hlc import Hlc
 from crdt.core.kinds import LATCH, Sets
 from crdt.core.ledger import Conflict
 from crdt.core.permissions import Grant
+from crdt.core.refusals import NAME, Refusal
 from crdt.core.replay import ReplayWindow
 from crdt.log import Log
 from edge.node import EdgeNode
 from edge.process import sign
+from streams.adapters.challenges import Challenger, wall_ms
 from streams.adapters.cose import Signed, sign1
-from streams.adapters.envelopes import DOWN, UP, Opener, Sealer
+from streams.adapters.envelopes import DOWN, UP, Opener, Sealer, UnansweredError
 from streams.adapters.replica_keys import Registry, load_signer
 from streams.adapters.twin_records import edit_record, reading_of
 from streams.agents.twins import make_twins
@@ -186,7 +188,7 @@ class Link:
         sign(self.edge, edge_settings)
         self.up: list[bytes] = []
         self.edge.send = self.up.append
-        self.opener, self.sealer = signing(self.cloud_settings)
+        self.openers, self.sealers = signing(self.cloud_settings)
         self.cloud = Driver(make_twins(self.cloud_settings))
         self.told = 0
 
@@ -203,18 +205,24 @@ class Link:
             for envelope in sent:
                 topic = f"hw/v1/t/{self.site}/twin/up"
                 delivery = Delivery(topic, envelope, 1, 1, 5)
-                self.append(up_records(delivery, self.cloud_settings, self.opener))
+                made = up_records(delivery, self.cloud_settings, self.openers, self.refuse)
+                self.append(made)
             self.cloud.run()
             made = self.cloud.records("twin.down")
             new, self.told = made[self.told :], len(made)
             for tenant, site, parts in down_batches([_FromKafka(record) for record in new]):
-                assert self.sealer is not None
-                self.edge.hear(self.sealer.seal(tenant, site, parts))
+                self.edge.hear(self.sealers["twin.down"].seal(tenant, site, parts))
             if not new and not self.up:
                 return
 
+    def refuse(self, kind: str, tenant: str, site: str, refusal: Refusal) -> None:
+        assert kind == "twin"
+        self.edge.hear(self.sealers["twin.down"].seal(tenant, site, [(NAME, refusal.encode())]))
+
     def refusals(self) -> list[bytes]:
-        return [p.headers["hw-reason"] for p in self.cloud.records("rejected")]
+        """Reasons, but that the first envelope to each start of a gateway answers no challenge."""
+        found = [p.headers["hw-reason"] for p in self.cloud.records("rejected")]
+        return [reason for reason in found if reason != b"unanswered-challenge"]
 
 
 class _FromKafka:
@@ -252,13 +260,54 @@ def test_a_write_that_a_site_may_not_make_changes_nothing_in_the_cloud(
     link.edge.edit("fan-1", {"reported.rpm": 5}, ())
     link.talk()
     assert set(link.refusals()) == {b"not-permitted"}
-    shown = {p.key for p in link.cloud.records("twin.state")}
-    assert b"t/fan-1" not in shown
+    shown = link.edge.view("fan-1")
+    assert shown is not None
+    assert shown["refused"]["reason"] == "not-permitted"
+    before = len(link.refusals())
+    link.edge.greet(all_devices=False)
+    link.talk()
+    assert len(link.refusals()) == before
+    link.edge.edit("fan-1", {"reported.rpm": 6}, ())
+    link.talk()
+    assert len(link.refusals()) > before
+    assert b"t/fan-1" not in {p.key for p in link.cloud.records("twin.state")}
     states = [p.value or b"" for p in link.cloud.records("twin.state") if p.key == b"t/pump-2"]
     assert not any(b"desired.limit" in state for state in states)
     link.edge.edit("pump-1", {"reported.rpm": 6}, ())
     link.talk()
     assert b'"reported.rpm":{' in (link.cloud.records("twin.state")[-1].value or b"")
+    link.edge.close()
+
+
+def test_what_was_recorded_before_a_gateway_started_is_not_taken_by_it(
+    pki: Pki, tmp_path: Path
+) -> None:
+    link = Link(pki, "north", tmp_path)
+    link.edge.edit("pump-1", {"desired.a": 1}, ())
+    link.talk()
+    recorded: list[bytes] = []
+    link.edge.send = lambda envelope: (recorded.append(envelope), link.up.append(envelope))[-1]
+    link.edge.edit("pump-1", {"desired.a": 2}, ())
+    link.talk()
+    assert recorded
+    old = list(recorded)
+    ahead = Challenger(load_signer(pki.folder / "hub.key").key, lambda: wall_ms() + 1_000)
+    opener = Opener(Registry(pki.registry), UP, ahead)
+    for envelope in old:
+        with pytest.raises(UnansweredError) as caught:
+            opener.open(envelope, "t", "north")
+        for sender in ("another", ""):
+            assert not ahead.check(caught.value.challenge, sender)
+    link.openers = {"twin": opener}
+    link.edge.edit("pump-1", {"desired.a": 3}, ())
+    link.talk()
+    view = link.edge.view("pump-1")
+    assert view is not None
+    assert view["in_sync"]
+    assert b'"value":3' in (link.cloud.records("twin.state")[-1].value or b"")
+    for envelope in old:
+        with pytest.raises(UnansweredError):
+            link.openers["twin"].open(envelope, "t", "north")
     link.edge.close()
 
 

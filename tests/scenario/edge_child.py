@@ -1,0 +1,23 @@
+"""An edge whose wall clock a test moves: the file that HEADWATER_TEST_CLOCK names holds how far."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from edge import process
+from streams.log import configure
+from streams.settings import load
+
+
+def main() -> None:
+    """Run an edge as ``headwater edge`` does, with its clock off by so many milliseconds."""
+    real, moved = process.wall_ms, Path(os.environ["HEADWATER_TEST_CLOCK"])
+    process.wall_ms = lambda: real() + int(moved.read_text())
+    settings = load()
+    configure(settings.log, "edge")
+    process.main(settings)
+
+
+if __name__ == "__main__":
+    main()
