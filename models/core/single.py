@@ -7,7 +7,7 @@ numpy spends a microsecond on each of three hundred calls, however few numbers t
 reading that is five times what the arithmetic costs. A property test compares every bit of scores
 and state; whoever changes a formula there changes it here.
 
-Cost: ``docs/decisions/0042-one-reading-in-plain-numbers.md``.
+Cost: ``docs/decisions/0038-one-reading-in-plain-numbers.md``.
 """
 
 from __future__ import annotations
