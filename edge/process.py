@@ -52,7 +52,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
         settings.broker,
         f"edge-{edge.tenant}-{edge.site}",
         retry_s=(edge.retry_min_ms / 1000, edge.retry_max_ms / 1000),
-        subscribe=[f"{base}/twin/down", f"{base}/cmd"],
+        subscribe=(f"{base}/twin/down", f"{base}/cmd"),
     )
 
     def send(envelope: bytes) -> None:

@@ -102,7 +102,7 @@ class ReadingsPath:
             settings.broker,
             f"edge-up-{edge.tenant}-{edge.site}",
             retry_s=(edge.retry_min_ms / 1000 * spread, edge.retry_max_ms / 1000 * spread),
-            subscribe=ack_topic(edge.tenant, edge.site),
+            subscribe=(ack_topic(edge.tenant, edge.site),),
         )
         self._thread = SpoolThread(open_spool(edge, wall_ms()))
         clocks = Clocks(time.monotonic, wall_ms, minute_of_day)

@@ -39,7 +39,7 @@ class MqttLink:
         client_id: str,
         *,
         retry_s: tuple[float, float],
-        subscribe: Sequence[str] = (),
+        subscribe: tuple[str, ...] = (),
     ) -> None:
         """Make an unconnected link.
 
@@ -49,7 +49,7 @@ class MqttLink:
         """
         self._host, self._port, secure = _parse(address)
         self._keepalive_s = login.keepalive_s
-        self._filters = list(subscribe)
+        self._filters = subscribe
         self._loop = asyncio.get_running_loop()
         self._sent: dict[int, asyncio.Future[None]] = {}
         self.on_message: Callable[[str, bytes], None] = _ignore

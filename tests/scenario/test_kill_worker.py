@@ -35,6 +35,9 @@ instance_id = "w1"
 checkpoint_ms = 300
 """
 
+TOPICS = 3
+"""That a worker reads: readings, edits of twins, and commands."""
+
 
 def produce_for(kafka, readings, seconds):
     ended = threading.Event()
@@ -58,7 +61,7 @@ def measured(env, name):
 def caught_up(env):
     """Whether the worker has folded all there is and waits for nothing."""
     lags = measured(env, "headwater_host_lag_records")
-    return len(lags) == 2 * PARTITIONS and not any(lags)
+    return len(lags) == TOPICS * PARTITIONS and not any(lags)
 
 
 def play(

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from streams.agents.editions import Edition
 from streams.agents.routing import Times, mutes_of, routes_of
 from streams.errors import SettingsError
 from streams.settings import Maintenance, load
@@ -85,7 +86,7 @@ def test_severities_keep_source_and_target_apart(loaded):
 
 def test_the_routes_of_the_documentation_can_be_used(loaded):
     settings = loaded(titled("routing.md", "routes.toml"))
-    assert [route.name for route in routes_of(settings)] == ["urgent", "rest"]
+    assert [route.name for route in routes_of(Edition("", 0, settings))] == ["urgent", "rest"]
     assert mutes_of(settings).muted_by(dict.fromkeys(("rule", "severity"), "x") | OTHER, 0) is None
 
 
