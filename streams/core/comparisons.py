@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -163,16 +163,31 @@ def value_of(found: WindowResults, row: int, column: str) -> Value:
     )
 
 
+def values_of(found: WindowResults, columns: Sequence[str]) -> Float64:
+    """Return float64[columns, n]: what results say; NaN where that is nothing."""
+    out = np.full((len(columns), len(found)), NOTHING)
+    for place, name in enumerate(columns):
+        values = getattr(found, name) if name in PLAIN else found.extra.get(name)
+        if values is not None:
+            out[place] = values
+    out[:, found.count == 0] = NOTHING
+    return out
+
+
+def measured(how: Comparison, left: Float64, right: Float64) -> Float64:
+    """Return the differences or ratios of values; NaN where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value: Float64 = left - right if how.by == "difference" else left / right
+    value[~np.isfinite(value)] = NOTHING
+    return value
+
+
 def results_of(rule: WindowRule, said: Sequence[Said]) -> WindowResults:
     """Return comparisons as results of the window that the rule looks at."""
     n = len(said)
     left = np.asarray([one.left.value for one in said], np.float64)
     right = np.asarray([one.against for one in said], np.float64)
-    how: Literal["difference", "ratio"] = comparison_of(rule).by
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = left - right if how == "difference" else left / right
-    known = np.isfinite(value)
-    value[~known] = np.nan
+    value = measured(comparison_of(rule), left, right)
     latest = [
         (max(o.left.received_ms, o.right.received_ms), max(o.left.kafka_ms, o.right.kafka_ms))
         for o in said
@@ -188,7 +203,7 @@ def results_of(rule: WindowRule, said: Sequence[Said]) -> WindowResults:
         start_ms=np.asarray([one.start_ms for one in said], np.int64),
         end_ms=np.asarray([one.left.end_ms for one in said], np.int64),
         rank=np.asarray([one.rank for one in said], np.int32),
-        count=known.astype(np.int64),
+        count=np.isfinite(value).astype(np.int64),
         sum=value,
         min=value,
         max=value,

@@ -121,9 +121,7 @@ class RuleEngine:
         rows = self._compared.watched(found)
         if not len(rows):
             return []
-        n = len(self.stamps)
-        shards = [shard_of(found.tenant[i], found.device[i], n) for i in rows.tolist()]
-        shard = np.asarray(shards, np.int64)
+        shard = self._shards_of(found.take(rows))
         live = self.stamps[shard] < offset
         rows, shard = rows[live], shard[live]
         np.minimum.at(self.dirty_since, shard, offset)
@@ -131,6 +129,14 @@ class RuleEngine:
         self.refused += self._compared.refused
         self._compared.refused = 0
         return compared
+
+    def _shards_of(self, found: WindowResults) -> Int64:
+        """Return the shard of each result's device; each device is hashed once."""
+        key = found.tenant.codes.astype(np.int64) * len(found.device.values) + found.device.codes
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        n = len(self.stamps)
+        shards = [shard_of(found.tenant[i], found.device[i], n) for i in first.tolist()]
+        return np.asarray(shards, np.int64)[inverse]
 
     def _take(self, found: WindowResults, now_ms: int, offset: int) -> list[Change]:
         track = self._tracks.intern(found)

@@ -53,7 +53,7 @@ class Tracks:
         self.keys: list[Key] = []
         self.sites: list[str] = []
         self.of_device: dict[tuple[str, str], list[int]] = {}
-        self._index: dict[Key, int] = {}
+        self._index: dict[tuple[str, str, str, str], int] = {}
         self._shards = shards
         self._limit = limit
         self._selections: dict[str, tuple[Int32, Selection]] = {}
@@ -72,9 +72,16 @@ class Tracks:
         """
         out = np.full(len(found), NO_TRACK, np.int32)
         watched = np.asarray([name in self._selections for name in found.window.values], np.bool_)
-        for i in np.flatnonzero(watched[found.window.codes]).tolist():
-            key = Key(found.tenant[i], found.device[i], found.metric[i], found.window[i])
-            out[i] = self.add(key, found.site[i])
+        rows = np.flatnonzero(watched[found.window.codes])
+        columns = (found.tenant, found.device, found.metric, found.window)
+        keys = zip(*(column.take(rows).to_list() for column in columns), strict=True)
+        index, sites, tracks = self._index, self.sites, []
+        for key, site in zip(keys, found.site.take(rows).to_list(), strict=True):
+            track = index.get(key, NO_TRACK)
+            if track == NO_TRACK or sites[track] != site:
+                track = self.add(Key(*key), site)
+            tracks.append(track)
+        out[rows] = tracks
         return out
 
     def add(self, key: Key, site: str, *, limited: bool = True) -> int:

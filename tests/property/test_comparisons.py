@@ -195,13 +195,75 @@ def fill(driver, chosen, events):
     driver.append(b"", at_ms=10**6, headers={"hw-time": b"1"})
 
 
+flow = st.tuples(
+    st.integers(0, 3),
+    st.sampled_from([0.0, 10.0, 20.0]),
+    st.sampled_from(["in", "out", "aside"]),
+    st.sampled_from(["a", "b"]),
+    st.sampled_from(["n", "s"]),
+    st.sampled_from([0, 0, 1, 2]),
+)
+steps_taken = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from(["", "checkpoint", "part", "crash"])), max_size=9
+)
+FLOWS = settings_with(
+    {**LEAK, "over": 5.0},
+    {**LEAK, "metrics": ["*"], "sites": ["n"], "under": 1.5, "by": "ratio"},
+    {**LEAK, "with_metric": "in", "metrics": ["out"], "over": 5.0},
+)
+
+
+def flow_row(row):
+    i, value, metric, device, site, rank = row
+    return result(i, value, metric=metric, device=device, site=site, rank=rank, kafka_ms=5)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.lists(flow, min_size=1, max_size=6), min_size=1, max_size=10), steps_taken)
+def test_metrics_are_compared_alike_over_crashes_and_batches(frames, steps):
+    calm, rough = Driver(make_window_alerting(FLOWS)), Driver(make_window_alerting(FLOWS))
+    for step, rows in enumerate(frames):
+        frame = results_frame(*(flow_row(row) for row in rows))
+        for driver in (calm, rough):
+            driver.append(frame, at_ms=(step + 1) * MINUTE_MS)
+    calm.run()
+    for size, happening in steps:
+        rough.step(size)
+        if happening == "checkpoint":
+            rough.checkpoint()
+        elif happening == "part":
+            rough.checkpoint(keys=1)
+        elif happening == "crash":
+            rough.crash()
+    rough.run()
+    sent = [{p.key: p.value for p in d.output if p.topic == "deliveries"} for d in (rough, calm)]
+    assert sent[0] == sent[1]
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(flow, st.booleans()), min_size=1, max_size=20))
+def test_what_fires_in_the_end_is_what_differs_in_the_newest_results(rows):
+    """One window; a frame ends where a flag says so, and holds several ranks of one series."""
+    driver = Driver(make_window_alerting(settings_with({**LEAK, "over": 5.0})))
+    newest, frame = {}, []
+    for step, ((_, *row), ends) in enumerate(rows):
+        value, metric, device, _, rank = row
+        frame.append(flow_row((0, *row)))
+        if rank > newest.get((device, metric), (-1, 0))[0]:
+            newest[device, metric] = (rank, value)
+        if ends or step == len(rows) - 1:
+            driver.send(results_frame(*frame), at_ms=(step + 1) * 1_000)
+            frame = []
+    both = {d for d, _ in newest if (d, "in") in newest and (d, "out") in newest}
+    differ = {d for d in both if newest[d, "in"][1] - newest[d, "out"][1] >= 5.0}
+    last = {a["device"]: a["state"] for a in map(orjson.loads, driver.values("alerts"))}
+    assert {device for device, state in last.items() if state == "firing"} == differ
+
+
 @settings(max_examples=150)
 @given(
     events,
-    st.lists(
-        st.tuples(st.integers(1, 3), st.sampled_from(["", "checkpoint", "part", "crash"])),
-        max_size=9,
-    ),
+    steps_taken,
 )
 def test_crashes_and_batches_tell_the_same_messages_under_the_same_ids(events, steps):
     chosen = settings_with({**ODD, "over": 5.0}, {**ODD, "under": 0.5, "by": "ratio"})
