@@ -33,11 +33,14 @@ class Forwarder:
         if not self._rules:
             return []
         places: dict[tuple[str, int], dict[int, None]] = {}
-        for row in self._chosen.watches(found).tolist():
-            for number, tenant, group in self._chosen.groups(found, row):
-                among = comparison_of(self._rules[number]).among or ""
+        partitions: dict[tuple[str, str, str], int] = {}
+        for row, number, tenant, group in self._chosen.placed(found, self._chosen.watches(found)):
+            among = comparison_of(self._rules[number]).among or ""
+            partition = partitions.get((tenant, among, group))
+            if partition is None:
                 partition = group_partition(group_key(tenant, among, group), self._partitions)
-                places.setdefault((among, partition), {})[row] = None
+                partitions[tenant, among, group] = partition
+            places.setdefault((among, partition), {})[row] = None
         return [
             Produce(
                 ALERT_PEERS,

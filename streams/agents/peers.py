@@ -22,7 +22,7 @@ from streams.agents.telling import StandingCounts, Teller
 from streams.agents.window_alerting import REFUSED
 from streams.agents.window_alerts import alert_of
 from streams.core.alert_states import alert_id
-from streams.core.comparisons import Chosen, comparison_of, split
+from streams.core.comparisons import Chosen, Placed, comparison_of, split
 from streams.core.group_comparisons import GroupComparisons
 from streams.core.log_clock import LogClock
 from streams.core.placement import shard_of
@@ -137,14 +137,22 @@ class PeerLogic:
     def _take(self, found: WindowResults, among: str, now_ms: int, offset: int) -> None:
         for edition in {part.edition.id: part.edition for part in self._parts}.values():
             rules, chosen = self._chosen_by(edition)
-            for row in chosen.watches(found).tolist():
-                for number, tenant, group in chosen.groups(found, row):
-                    if comparison_of(rules[number]).among != among:
-                        continue
-                    part = self._parts[shard_of(tenant, f"{among}/{group}", len(self._parts))]
-                    if part.edition is edition and part.stamp.takes(offset):
-                        part.stamp.touch(offset)
-                        part.comparisons.take(found, row, number, group, now_ms)
+            places: dict[tuple[str, str], int] = {}
+            of_part: dict[int, list[Placed]] = {}
+            for one in chosen.placed(found, chosen.watches(found)):
+                _, number, tenant, group = one
+                if comparison_of(rules[number]).among != among:
+                    continue
+                place = places.get((tenant, group))
+                if place is None:
+                    place = shard_of(tenant, f"{among}/{group}", len(self._parts))
+                    places[tenant, group] = place
+                of_part.setdefault(place, []).append(one)
+            for place, placed in of_part.items():
+                part = self._parts[place]
+                if part.edition is edition and part.stamp.takes(offset):
+                    part.stamp.touch(offset)
+                    part.comparisons.take(found, placed, now_ms)
 
     def _chosen_by(self, edition: Edition) -> tuple[list[WindowRule], Chosen]:
         if edition.id not in self._chosen:

@@ -6,8 +6,8 @@ import numpy as np
 
 from streams.core.columns import Columns
 from streams.core.compared_sides import Sides
-from streams.core.comparisons import comparison_of, measured
-from streams.core.readings import Int64, Labels
+from streams.core.comparisons import comparison_of, measured, said_of
+from streams.core.readings import Int64
 from streams.core.results import WindowResults
 from streams.core.window_rules import WindowRule
 
@@ -20,7 +20,6 @@ def compared(
     :param left: int64[n], rows of *values*, all of the same rule.
     :param right: int64[n], rows of *values*: what each is compared with.
     """
-    n = len(left)
     side = values["series"][left]
     board = sides.sides["board"][side]
     value = measured(comparison_of(rule), values["value"][left], values["value"][right])
@@ -29,18 +28,10 @@ def compared(
         site=sides.texts.labels(values["site"][left]),
         device=sides.texts.labels(sides.boards["device"][board]),
         metric=sides.texts.labels(sides.sides["metric"][side]),
-        window=Labels.constant(rule.looks_at, n),
-        source=Labels.constant("", n),
-        reason=Labels.constant("compared", n),
         start_ms=values["start_ms"][left],
         end_ms=values["end_ms"][left],
         rank=(values["rank"][left] + values["rank"][right]).astype(np.int32),
-        count=np.isfinite(value).astype(np.int64),
-        sum=value,
-        min=value,
-        max=value,
-        mean=value,
-        sd=np.full(n, np.nan),
         last_received_ms=np.maximum(values["received_ms"][left], values["received_ms"][right]),
         kafka_ms=np.maximum(values["kafka_ms"][left], values["kafka_ms"][right]),
+        **said_of(rule, value),
     )

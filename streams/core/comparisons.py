@@ -22,6 +22,8 @@ from streams.core.window_rules import PLAIN, Comparison, WindowRule
 _REMEMBERED = 100_000
 _FORGOTTEN_AT_ONCE = 16
 NOTHING = float("nan")
+Placed = tuple[int, int, str, str]
+"""Row of a result, rule, tenant, group."""
 
 
 class Value(NamedTuple):
@@ -96,6 +98,7 @@ class Chosen:
         self._traits_of = traits_of
         self._selection = Selection([rule.selector for rule in rules], traits_of)
         self._known: dict[tuple[Names, str], list[int]] = {}
+        self._groups: dict[tuple[str, ...], list[tuple[int, str]]] = {}
 
     def watches(self, found: WindowResults) -> Int64:
         """Return the closed results, as rows, of windows that any rule looks at."""
@@ -114,11 +117,20 @@ class Chosen:
             self._known[names, window] = found
         return found
 
-    def groups(self, found: WindowResults, row: int) -> Iterator[tuple[int, str, str]]:
-        """Yield rule, tenant and group of each rule that looks at a result."""
-        names = names_of(found, row)
-        for number in self.of(names, found.window[row]):
-            yield number, names.tenant, self._group(number, names)
+    def placed(self, found: WindowResults, rows: Int64) -> Iterator[Placed]:
+        """Yield some results with each rule that looks at them, and the group for it."""
+        columns = (found.tenant, found.site, found.device, found.metric, found.window)
+        keys = zip(*(column.take(rows).to_list() for column in columns), strict=True)
+        for row, key in zip(rows.tolist(), keys, strict=True):
+            groups = self._groups.get(key)
+            if groups is None:
+                if len(self._groups) >= _REMEMBERED:
+                    self._groups.clear()
+                names = Names(*key[:4])
+                groups = [(i, self._group(i, names)) for i in self.of(names, key[4])]
+                self._groups[key] = groups
+            for number, group in groups:
+                yield row, number, key[0], group
 
     def _group(self, number: int, names: Names) -> str:
         among = comparison_of(self._rules[number]).among
@@ -127,40 +139,10 @@ class Chosen:
         return names.site if among == "site" else "*"
 
 
-class Said(NamedTuple):
-    """What a comparison says of a window: of the left side, against a value of the right."""
-
-    names: Names
-    start_ms: int
-    rank: int
-    left: Value
-    against: float
-    right: Value
-
-
-def names_of(found: WindowResults, row: int) -> Names:
-    """Return what names the series of a result."""
-    return Names(found.tenant[row], found.site[row], found.device[row], found.metric[row])
-
-
 def comparison_of(rule: WindowRule) -> Comparison:
     """Return the comparison of a rule that has one."""
     assert rule.comparison is not None
     return rule.comparison
-
-
-def value_of(found: WindowResults, row: int, column: str) -> Value:
-    """Return what a result says; a retracted one nothing."""
-    values: Float64 | None = getattr(found, column) if column in PLAIN else found.extra.get(column)
-    gone = found.count[row] == 0 or values is None
-    return Value(
-        int(found.rank[row]),
-        NOTHING if gone or values is None else float(values[row]),
-        int(found.end_ms[row]),
-        int(found.last_received_ms[row]),
-        int(found.kafka_ms[row]),
-        found.site[row],
-    )
 
 
 def values_of(found: WindowResults, columns: Sequence[str]) -> Float64:
@@ -182,36 +164,17 @@ def measured(how: Comparison, left: Float64, right: Float64) -> Float64:
     return value
 
 
-def results_of(rule: WindowRule, said: Sequence[Said]) -> WindowResults:
-    """Return comparisons as results of the window that the rule looks at."""
-    n = len(said)
-    left = np.asarray([one.left.value for one in said], np.float64)
-    right = np.asarray([one.against for one in said], np.float64)
-    value = measured(comparison_of(rule), left, right)
-    latest = [
-        (max(o.left.received_ms, o.right.received_ms), max(o.left.kafka_ms, o.right.kafka_ms))
-        for o in said
-    ]
-    return WindowResults(
-        tenant=Labels.of(one.names.tenant for one in said),
-        site=Labels.of(one.names.site for one in said),
-        device=Labels.of(one.names.device for one in said),
-        metric=Labels.of(one.names.metric for one in said),
-        window=Labels.constant(rule.looks_at, n),
-        source=Labels.constant("", n),
-        reason=Labels.constant("compared", n),
-        start_ms=np.asarray([one.start_ms for one in said], np.int64),
-        end_ms=np.asarray([one.left.end_ms for one in said], np.int64),
-        rank=np.asarray([one.rank for one in said], np.int32),
-        count=np.isfinite(value).astype(np.int64),
-        sum=value,
-        min=value,
-        max=value,
-        mean=value,
-        sd=np.full(n, np.nan),
-        last_received_ms=np.asarray([one for one, _ in latest], np.int64),
-        kafka_ms=np.asarray([one for _, one in latest], np.int64),
-    )
+def said_of(rule: WindowRule, value: Float64) -> dict[str, Any]:
+    """Return the columns of results that say these values, and nothing else of a window."""
+    n = len(value)
+    return {
+        "window": Labels.constant(rule.looks_at, n),
+        "source": Labels.constant("", n),
+        "reason": Labels.constant("compared", n),
+        "count": np.isfinite(value).astype(np.int64),
+        **dict.fromkeys(("sum", "min", "max", "mean"), value),
+        "sd": np.full(n, np.nan),
+    }
 
 
 def split(rules: Sequence[WindowRule]) -> tuple[list[WindowRule], list[WindowRule]]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from streams.core.comparisons import NOTHING, Board, Said, comparison_of, results_of, value_of
+from streams.core.comparisons import (
+    NOTHING,
+    Board,
+    Placed,
+    Value,
+    comparison_of,
+    measured,
+    said_of,
+    values_of,
+)
+from streams.core.readings import Labels
 from streams.core.registry import NEVER
 from streams.core.results import WindowResults
-from streams.core.selectors import Names
 from streams.core.window_rules import WindowRule
 
 Key = tuple[int, str, str, str]
@@ -45,6 +54,9 @@ class GroupComparisons:
     ) -> None:
         self._rules = rules
         self._number = {rule.name: i for i, rule in enumerate(rules)}
+        self._columns = list(dict.fromkeys(comparison_of(rule).column for rule in rules))
+        column = [self._columns.index(comparison_of(rule).column) for rule in rules]
+        self._column_of = np.asarray(column, np.int64)
         self._keep_ms = keep_ms
         self._quiet_ms, self._limit = quiet_ms, limit
         self._boards: dict[Key, Board] = {}
@@ -55,28 +67,37 @@ class GroupComparisons:
         self.refused = 0
         """Values not held because the limit was met, since somebody set it to 0."""
 
-    def take(self, found: WindowResults, row: int, number: int, group: str, now_ms: int) -> None:
-        """Take a result into a comparison."""
-        rule = self._rules[number]
-        key = (number, found.tenant[row], group, found.metric[row])
+    def take(self, found: WindowResults, placed: Sequence[Placed], now_ms: int) -> None:
+        """Take results into the comparisons of their groups."""
+        row = np.asarray([one[0] for one in placed], np.int64)
+        rule = np.asarray([one[1] for one in placed], np.int64)
+        found = found.take(row)
+        value = values_of(found, self._columns)[self._column_of[rule], np.arange(len(row))]
+        columns = (found.rank, value, found.end_ms, found.last_received_ms, found.kafka_ms)
+        values = zip(*(column.tolist() for column in columns), found.site.to_list(), strict=True)
+        names = zip(found.metric.to_list(), found.device.to_list(), strict=True)
+        rows = zip(placed, names, found.start_ms.tolist(), values, strict=True)
+        for (_, number, tenant, group), (metric, device), start_ms, of in rows:
+            self._put((number, tenant, group, metric), start_ms, device, Value(*of), now_ms)
+
+    def _put(self, key: Key, start_ms: int, device: str, value: Value, now_ms: int) -> None:
         board = self._boards.get(key)
-        if board is None or found.device[row] not in board.windows.get(
-            int(found.start_ms[row]), ()
-        ):
+        if board is None or device not in board.windows.get(start_ms, ()):
             if self._values >= self._limit:
                 self.refused += 1
                 return
-            board = self._boards.setdefault(key, Board(0))
-        start_ms = int(found.start_ms[row])
-        value = value_of(found, row, comparison_of(rule).column)
-        grown = board.put(start_ms, found.device[row], value, self._keep_ms.get(rule.window, 0))
+            if board is None:
+                board = self._boards[key] = Board(0)
+        keep_ms = self._keep_ms.get(self._rules[key[0]].window, 0)
+        grown = board.put(start_ms, device, value, keep_ms)
         if grown is None:
             return
         self._values += grown
         turns = self._turns.setdefault(key, {})
-        for old in [s for s in turns if s not in board.windows]:
-            del turns[old]
-            self._due.get(key, set()).discard(old)
+        if not turns.keys() <= board.windows.keys():
+            for old in turns.keys() - board.windows.keys():
+                del turns[old]
+                self._due.get(key, set()).discard(old)
         if start_ms in board.windows:
             turns.setdefault(start_ms, Turn(now_ms)).changed_ms = now_ms
             self._due.setdefault(key, set()).add(start_ms)
@@ -90,36 +111,57 @@ class GroupComparisons:
         self._next_ms = NEVER
         # In an order that stored state has, too.
         for key, starts in sorted(self._due.items()):
-            said: list[Said] = []
+            quiet: list[int] = []
             for start_ms in sorted(starts):
                 turn = self._turns[key][start_ms]
                 if turn.changed_ms + self._quiet_ms > now_ms:
                     self._next_ms = min(self._next_ms, turn.changed_ms + self._quiet_ms)
                     continue
                 starts.remove(start_ms)
-                said += self._compare(key, start_ms, turn)
+                quiet.append(start_ms)
             if not starts:
                 del self._due[key]
-            if said:
-                out.append(results_of(self._rules[key[0]], said))
+            if quiet:
+                out.append(self._compare(key, quiet))
         return out
 
     def wants_time(self) -> bool:
         """Whether a group waits to be quiet."""
         return bool(self._due)
 
-    def _compare(self, key: Key, start_ms: int, turn: Turn) -> Iterator[Said]:
+    def _compare(self, key: Key, starts: Sequence[int]) -> WindowResults:
+        """Return what there is to say of a group's windows, and count that it was told."""
         number, tenant, _, metric = key
-        members = self._boards[key].windows[start_ms]
-        values = np.asarray([value.value for value in members.values()])
-        known = values[~np.isnan(values)]
-        enough = len(known) >= comparison_of(self._rules[number]).least
-        median = float(np.median(known)) if enough else NOTHING
-        for device, value in members.items():
-            yield Said(
-                Names(tenant, value.site, device, metric), start_ms, turn.told, value, median, value
-            )
-        turn.told += 1
+        rule = self._rules[number]
+        devices: list[str] = []
+        members: list[Value] = []
+        median, told, n = [], [], []
+        for start_ms in starts:
+            of = self._boards[key].windows[start_ms]
+            devices += of.keys()
+            members += of.values()
+            values = np.asarray([one.value for one in of.values()])
+            known = values[~np.isnan(values)]
+            enough = len(known) >= comparison_of(rule).least
+            median.append(float(np.median(known)) if enough else NOTHING)
+            turn = self._turns[key][start_ms]
+            told.append(turn.told)
+            turn.told += 1
+            n.append(len(of))
+        _, left, end_ms, received_ms, kafka_ms, sites = zip(*members, strict=True)
+        value = measured(comparison_of(rule), np.asarray(left, np.float64), np.repeat(median, n))
+        return WindowResults(
+            tenant=Labels.constant(tenant, len(members)),
+            site=Labels.of(sites),
+            device=Labels.of(devices),
+            metric=Labels.constant(metric, len(members)),
+            start_ms=np.repeat(np.asarray(starts, np.int64), n),
+            end_ms=np.asarray(end_ms, np.int64),
+            rank=np.repeat(np.asarray(told, np.int32), n),
+            last_received_ms=np.asarray(received_ms, np.int64),
+            kafka_ms=np.asarray(kafka_ms, np.int64),
+            **said_of(rule, value),
+        )
 
     def snapshot(self) -> list[Any]:
         """Return all that is held."""
