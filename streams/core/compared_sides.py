@@ -82,7 +82,8 @@ class Sides:
         self.boards, self.sides = Columns(_BOARD), Columns(_SIDE)
         self._board_index: dict[tuple[int, str, str], int] = {}
         self._side_index: dict[tuple[int, str], int] = {}
-        self.left_of = Chains()
+        self._left = Chains()
+        self._unlinked: list[tuple[int, int]] = []
         self._forget()
 
     def watches(self, found: WindowResults) -> Int64:
@@ -133,8 +134,16 @@ class Sides:
             if metric == comparison_of(self._rules[int(self.boards["rule"][board])]).metric:
                 self.boards["right"][board] = side
             else:
-                self.left_of.insert(np.asarray([board]), np.asarray([side]))
+                self._unlinked.append((board, side))
         return side
+
+    def left_of(self, boards: Int32) -> tuple[Int64, Int64]:
+        """Return positions in *boards*, and with each a left side of the board there."""
+        if self._unlinked:
+            board, side = np.asarray(self._unlinked, np.int64).T
+            self._left.insert(board, side)
+            self._unlinked.clear()
+        return self._left.walk(boards)
 
     def is_left(self, rule: int, names: Names) -> bool:
         """Whether a rule compares this series with another."""

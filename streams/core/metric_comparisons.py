@@ -168,7 +168,7 @@ class MetricComparisons:
         by_left = np.flatnonzero(c["left"][changed.slot])
         its_right = self._values.find(right_side[by_left], changed.start_ms[by_left])
         by_right = np.flatnonzero(changed.side == right_side)
-        place, side = self._sides.left_of.walk(board[by_right])
+        place, side = self._sides.left_of(board[by_right])
         by_right = by_right[place]
         its_left = self._values.find(side.astype(np.int32), changed.start_ms[by_right])
 
