@@ -176,6 +176,7 @@ def _frame(devices: list[str], site: str) -> bytes:
         score=np.full(n, 40.0),
         expected=np.zeros(n),
         spread=np.ones(n),
+        why=Labels.constant("", n),
         offset=np.zeros(n, np.int64),
         row=np.arange(n, dtype=np.int32),
     )
