@@ -36,7 +36,7 @@ async def partitions_of(kafka, topics):
 async def count_kafka(kafka):
     """Count what is in the log with Arrow and aiokafka alone, none of Headwater's own code."""
     topics = ("readings", "aggregates", "rejected", "late", "quarantine")
-    rows, windows = Counter(), {}
+    rows, windows, aside = Counter(), {}, set()
     places = await partitions_of(kafka, topics)
     # Assigned by hand: a subscription may be assigned anew. "earliest": aiokafka looks up where to
     # begin by itself, too, and may do so after a seek.
@@ -46,11 +46,16 @@ async def count_kafka(kafka):
         while any([await consumer.position(place) < ends[place] for place in places]):
             for place, records in (await consumer.getmany(timeout_ms=500)).items():
                 for record in records:
-                    if "hw-time" in dict(record.headers):
+                    headers = dict(record.headers)
+                    if "hw-time" in headers:
                         continue
                     if place.topic == "rejected":
                         rows[place.topic] += 1
                         continue
+                    # What a worker said again after the kill names the same reading.
+                    if (source := headers.get("hw-source")) in aside:
+                        continue
+                    aside |= {source} - {None}
                     table = pa.ipc.open_stream(record.value).read_all()
                     rows[place.topic] += len(table)
                     if place.topic == "aggregates":
