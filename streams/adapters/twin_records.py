@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from crdt.core.errors import WireError
+from crdt.core.errors import TwinError, WireError
 from crdt.core.limits import Limits
 from crdt.core.messages import Message, encode_batch
 from crdt.core.policies import Policies
@@ -20,8 +20,10 @@ from crdt.core.refusals import NAME as REFUSED
 from crdt.core.refusals import Refusal
 from crdt.core.rolls import NAME
 from crdt.replica import Reading
+from streams.adapters.rejected import rejected_from_log
 from streams.core.placement import device_key, partition_of
-from streams.ports import Produce
+from streams.errors import DecodeError
+from streams.ports import LogRecord, Produce, header
 from streams.settings import Twins
 from streams.topics import TWIN_DOWN, TWIN_UPDATES
 
@@ -121,6 +123,31 @@ def refusal_record(
         partition,
         {TENANT: tenant.encode(), SITE: site.encode(), "content-type": b"application/cbor"},
     )
+
+
+def refused(
+    record: LogRecord, error: TwinError, *, topic: str, down: str, partition: int, max_bytes: int
+) -> list[Produce]:
+    """Return a record of the log for ``rejected``, and what tells the site that it came from.
+
+    :param topic: that it was read from; ``down`` that its site hears.
+    """
+    tenant, _, device = (record.key or b"").decode(errors="replace").partition("/")
+    site = (header(record, SITE) or b"").decode(errors="replace")
+    rejected = rejected_from_log(
+        record,
+        DecodeError(error.reason, error.detail),
+        topic=topic,
+        partition=partition,
+        max_bytes=max_bytes,
+        tenant=tenant or None,
+        site=site or None,
+        device=device or None,
+    )
+    if not (tenant and site and device):
+        return [rejected]
+    refusal = Refusal(error.reason, error.detail)
+    return [rejected, refusal_record(down, (tenant, site), device, refusal, partition)]
 
 
 def down_record(tenant: str, site: str, device: str, message: Message, partition: int) -> Produce:

@@ -14,7 +14,6 @@ from prometheus_client import Counter, Gauge
 from crdt.core.commands.book import Book, Outcome
 from crdt.core.commands.wire import decode_call, decode_report
 from crdt.core.errors import TwinError, WireError
-from crdt.core.refusals import Refusal
 from streams.adapters.command_records import (
     CALLED,
     CANCEL,
@@ -27,10 +26,9 @@ from streams.adapters.command_records import (
     standing_record,
     status_record,
 )
-from streams.adapters.rejected import rejected_from_log
 from streams.adapters.replica_keys import Registry
-from streams.adapters.twin_records import KIND, SITE, refusal_record
-from streams.errors import DecodeError, StateError
+from streams.adapters.twin_records import KIND, SITE, refused
+from streams.errors import StateError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, header, is_time_marker
 from streams.settings import Settings
 from streams.topics import COMMANDS, COMMANDS_DOWN
@@ -193,23 +191,14 @@ class CommandLogic(PartitionLogic):
     def _reject(self, record: LogRecord, error: TwinError) -> list[Produce]:
         """Put a record aside, and tell the site that it came from."""
         _REJECTED.labels(error.reason).inc()
-        tenant, _, device = (record.key or b"").decode(errors="replace").partition("/")
-        site = (header(record, SITE) or b"").decode(errors="replace")
-        rejected = rejected_from_log(
+        return refused(
             record,
-            DecodeError(error.reason, error.detail),
+            error,
             topic=COMMANDS,
+            down=COMMANDS_DOWN,
             partition=self._partition,
             max_bytes=self._max_rejected_bytes,
-            tenant=tenant or None,
-            site=site or None,
-            device=device or None,
         )
-        if not (tenant and site and device):
-            return [rejected]
-        refusal = Refusal(error.reason, error.detail)
-        told = refusal_record(COMMANDS_DOWN, (tenant, site), device, refusal, self._partition)
-        return [rejected, told]
 
 
 def _site(record: LogRecord) -> str:

@@ -18,12 +18,10 @@ from prometheus_client import Counter
 from crdt.core.errors import TwinError, WireError
 from crdt.core.hlc import ZERO
 from crdt.core.messages import Message, decode_message
-from crdt.core.refusals import Refusal
 from crdt.core.rolls import Roll
 from crdt.core.sync import Outbox, Session
 from crdt.core.view import view
 from crdt.replica import Reading, Replica
-from streams.adapters.rejected import rejected_from_log
 from streams.adapters.replica_keys import Registry
 from streams.adapters.twin_edits import parse_edit
 from streams.adapters.twin_records import (
@@ -36,9 +34,9 @@ from streams.adapters.twin_records import (
     answer_record,
     down_record,
     reading_of,
-    refusal_record,
+    refused,
 )
-from streams.errors import DecodeError, StateError
+from streams.errors import StateError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, header, is_time_marker
 from streams.settings import Settings
 from streams.topics import TWIN_DOWN, TWIN_STATE, TWIN_UPDATES
@@ -277,23 +275,14 @@ class TwinLogic(PartitionLogic):
     def _reject(self, record: LogRecord, error: TwinError) -> list[Produce]:
         """Put a record aside, and tell the site that it came from."""
         _REJECTED.labels(error.reason).inc()
-        tenant, _, device = (record.key or b"").decode(errors="replace").partition("/")
-        site = (header(record, SITE) or b"").decode(errors="replace")
-        rejected = rejected_from_log(
+        return refused(
             record,
-            DecodeError(error.reason, error.detail),
+            error,
             topic=TWIN_UPDATES,
+            down=TWIN_DOWN,
             partition=self._partition,
             max_bytes=self._max_rejected_bytes,
-            tenant=tenant or None,
-            site=site or None,
-            device=device or None,
         )
-        if not (tenant and site and device):
-            return [rejected]
-        refusal = Refusal(error.reason, error.detail)
-        told = refusal_record(TWIN_DOWN, (tenant, site), device, refusal, self._partition)
-        return [rejected, told]
 
     # -- live and frozen twins ----------------------------------------------------------------
 
