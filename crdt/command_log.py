@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crdt.core.commands.tray import Held, Stage, decode_held
 from crdt.core.errors import WireError
-from crdt.log import LogError
+from crdt.sqlite_file import LogError, prepare
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS commands (
@@ -36,7 +36,7 @@ class CommandLog:
             self._db = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
             )
-            self._open()
+            prepare(self._db, path, _SCHEMA, _VERSION, "")
         except sqlite3.Error as error:
             raise LogError(f"{path}: cannot be used as a log of commands: {error}") from error
 
@@ -78,17 +78,3 @@ class CommandLog:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-    def _open(self) -> None:
-        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
-            self._db.close()
-            raise LogError(
-                f"{self._path}: has version {version}, this code reads {_VERSION}: it was written "
-                "by another version of Headwater (docs/upgrading.md)"
-            )
-        self._db.executescript(_SCHEMA)
-        self._db.execute(f"PRAGMA user_version={_VERSION}")

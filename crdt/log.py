@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from crdt.sqlite_file import LogError, prepare
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lives (number INTEGER PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS updates (
@@ -20,13 +22,10 @@ CREATE TABLE IF NOT EXISTS updates (
 CREATE INDEX IF NOT EXISTS updates_device ON updates (device, seq);
 """
 _VERSION = 1
+_ADVICE = "; run that one here. A new edge.data would forget what the cloud has not heard yet"
 _BUSY_S = 0.5
 _FOLD_BYTES = 4_096
 """Updates of a device are replaced by one when they are longer, and longer than that one."""
-
-
-class LogError(Exception):
-    """The log cannot be used; the message says which file and why."""
 
 
 class Log:
@@ -43,7 +42,7 @@ class Log:
             self._db = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
             )
-            self._open()
+            prepare(self._db, path, _SCHEMA, _VERSION, _ADVICE)
             rows = self._db.execute("SELECT device, sum(length(data)) FROM updates GROUP BY device")
             self._sizes: dict[str, tuple[int, int]] = {d: (0, size) for d, size in rows}
             """Device -> bytes when last replaced by one update, and bytes since."""
@@ -109,18 +108,3 @@ class Log:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-    def _open(self) -> None:
-        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
-            self._db.close()
-            raise LogError(
-                f"{self._path}: has version {version}, this code reads {_VERSION}: it was written "
-                "by another version of Headwater; run that one here. A new edge.data would forget "
-                "what the cloud has not heard yet (docs/upgrading.md)"
-            )
-        self._db.executescript(_SCHEMA)
-        self._db.execute(f"PRAGMA user_version={_VERSION}")

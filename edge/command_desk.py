@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 from crdt.command_log import CommandLog
-from crdt.log import LogError
+from crdt.sqlite_file import LogError
 from edge.boot_clock import BootClock
 from edge.commands import CommandDesk
 from streams.adapters.command_records import limits_of

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from crdt.core.commands.model import CommandError, State
-from crdt.log import LogError
+from crdt.sqlite_file import LogError
 from edge.commands import CommandDesk, shown
 from edge.http import not_stored
 from streams.adapters.command_http import MAX_WAIT_MS, command_refusal, unknown_command

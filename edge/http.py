@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from fastapi import FastAPI, HTTPException, Request
 
 from crdt.core.errors import EditError
-from crdt.log import LogError
+from crdt.sqlite_file import LogError
 from edge.latest import Latest
 from edge.node import EdgeNode
 from streams.adapters.twin_edits import parse_edit

@@ -19,7 +19,7 @@ from fastapi import FastAPI, HTTPException
 from prometheus_client import Counter
 
 from crdt.core.errors import EditError
-from crdt.log import LogError
+from crdt.sqlite_file import LogError
 from edge.node import EdgeNode
 from models.depot import MAX_FILE_BYTES, Depot, Wanted, wanted
 from models.errors import ModelError

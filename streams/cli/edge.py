@@ -25,7 +25,7 @@ def run(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from crdt.core.errors import TwinError
-    from crdt.log import LogError
+    from crdt.sqlite_file import LogError
     from edge.process import main
     from streams.errors import HeadwaterError
     from streams.log import configure

@@ -24,7 +24,7 @@ from crdt.core.commands.wire import (
 )
 from crdt.core.errors import WireError
 from crdt.core.messages import encode_batch
-from crdt.log import LogError
+from crdt.sqlite_file import LogError
 from edge.command_http import add_commands
 from edge.commands import CommandDesk
 from streams.adapters.command_records import limits_of, report_record, send_record

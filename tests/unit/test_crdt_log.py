@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from crdt.log import Log, LogError
+from crdt.log import Log
+from crdt.sqlite_file import LogError
 
 CHILD = """
 import sys

@@ -8,7 +8,8 @@ from aiokafka import TopicPartition
 
 from crdt.core.errors import WireError
 from crdt.core.messages import decode_batch, decode_message
-from crdt.log import Log, LogError
+from crdt.log import Log
+from crdt.sqlite_file import LogError
 from streams.agents.twins import make_twins
 from streams.alerts.courier import Courier
 from streams.alerts.disabled import Disabled
