@@ -6,13 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from streams.device_options import Api, Device, Edge, Tenant, print_json
+
 command = typer.Typer(help="Send commands to devices and follow them.", no_args_is_help=True)
 
-Device = Annotated[str, typer.Argument(help="The device")]
 Id = Annotated[str, typer.Argument(help="The id of the command")]
-Edge = Annotated[str | None, typer.Option(help="Ask this edge, such as http://127.0.0.1:8106")]
-Api = Annotated[str | None, typer.Option(help="Ask this API; default: the one of the settings")]
-Tenant = Annotated[str, typer.Option(help="The device's tenant, in the cloud")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text")]
 
 
@@ -56,7 +54,7 @@ def send(
     body |= {key: value for key, value in given.items() if value is not None}
     found = _ask("POST", device, "", edge, api, tenant, body)
     if json:
-        _print(found)
+        print_json(found)
         return
     console().print(f"{found['id']}  to {device} by way of site {found['site']}")
 
@@ -78,7 +76,7 @@ def list_commands(
 
     found = _ask("GET", device, "", edge, api, tenant)
     if json:
-        _print(found)
+        print_json(found)
         return
     console().print(commands_table(device, found) if found else f"{device}: no commands")
 
@@ -101,7 +99,7 @@ def show(
 
     found = _ask("GET", device, f"/{id_}", edge, api, tenant)
     if json:
-        _print(found)
+        print_json(found)
         return
     if "history" not in found:
         console().print(commands_table(device, [found]))
@@ -126,7 +124,7 @@ def cancel(
 
     found = _ask("POST", device, f"/{id_}/cancel", edge, api, tenant)
     if json:
-        _print(found)
+        print_json(found)
         return
     console().print(found.get("state") or f"asked for; headwater command show {device} {id_}")
 
@@ -156,7 +154,7 @@ def watch(
         if id_ is not None and status["id"] != id_:
             continue
         if json:
-            _print(status)
+            print_json(status)
         else:
             console().print(status_line(status))
         if id_ is not None and status["ended"]:
@@ -182,9 +180,3 @@ def _ask(
     if found is None:
         raise place.unknown(f"{device!r} has no such command there")
     return found
-
-
-def _print(data: Any) -> None:
-    import orjson
-
-    print(orjson.dumps(data).decode(), flush=True)

@@ -6,14 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from streams.device_options import Api, Device, Edge, Tenant, print_json
+
 twin = typer.Typer(help="Look at device twins and change them.", no_args_is_help=True)
 
-Device = Annotated[str, typer.Argument(help="The device")]
-Edge = Annotated[str | None, typer.Option(help="Ask this edge, such as http://127.0.0.1:8106")]
-Api = Annotated[str | None, typer.Option(help="Ask this API; default: the one of the settings")]
 Path = Annotated[str, typer.Argument(help="Path of the field")]
 Elements = Annotated[list[str], typer.Argument(help="Elements; each is JSON or text")]
-Tenant = Annotated[str, typer.Option(help="The device's tenant, in the cloud")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table")]
 
 
@@ -39,7 +37,7 @@ def get(
 
     found = _ask("GET", device, edge, api, tenant)
     if json:
-        _print(found)
+        print_json(found)
         return
     console().print(fields_table(found))
     if found.get("refused"):
@@ -155,7 +153,7 @@ def conflicts(
 
     found = _ask("GET", device, edge, api, tenant)["conflicts"]
     if json:
-        _print(found)
+        print_json(found)
         return
     console().print(conflicts_table(device, found) if found else f"{device}: no conflicts")
 
@@ -206,7 +204,7 @@ def history(
     if path is not None:
         found = found.of(path)
     if json:
-        _print([step.as_json() for step in found.steps])
+        print_json([step.as_json() for step in found.steps])
         return
     lines = history_lines(found)
     for line in lines or [f"{device}: nothing is known"]:
@@ -229,7 +227,7 @@ def compact(
 
     answer = _ask("POST", device, edge, api, tenant, below="/compact")
     if json:
-        _print(answer)
+        print_json(answer)
     elif "epoch" in answer:
         console().print(f"epoch {answer['epoch']}, {answer['stored_bytes']} bytes")
     else:
@@ -258,7 +256,7 @@ def _change(
     before = _ask("GET", device, edge, api, tenant, or_empty=True) if edge and not json else {}
     answer = _ask("PATCH", device, edge, api, tenant, body=asked)
     if json:
-        _print(answer)
+        print_json(answer)
     elif "fields" in answer:
         for line in diff_lines(changes(before, answer)) or ["nothing changed"]:
             console().print(line)
@@ -303,9 +301,3 @@ def _ask(
     if found is None and not or_empty:
         raise place.unknown(f"{device!r} has no twin there yet")
     return {} if found is None else found
-
-
-def _print(data: Any) -> None:
-    import orjson
-
-    print(orjson.dumps(data).decode())
