@@ -54,7 +54,7 @@ class _Leaving:
     shard: int
     definition: int
     shelf: Shelf
-    series: Int64
+    series: Int32
     start_ms: Int64
     count: Int64
 
@@ -136,7 +136,7 @@ class Shelving:
             first_ms=int(start_ms.min()),
             last_ms=int(start_ms.max()),
         )
-        series = rows["series"].astype(np.int64)
+        series = rows["series"]
         self.learn(engine, series, np.full(len(series), shelf.due_ms))
         self._leaving[shelf.id] = _Leaving(shard, at, shelf, series, start_ms, rows["count"])
         return Segment(str(shard), shelf.id, data)
@@ -146,7 +146,7 @@ class Shelving:
         gone: dict[int, list[Int64]] = {}
         for leaving in [self._leaving.pop(name) for name in segments if name in self._leaving]:
             held = _operator(engine, leaving.definition).held
-            slots = held.find(leaving.series.astype(np.int32), leaving.start_ms)
+            slots = held.find(leaving.series, leaving.start_ms)
             same = slots >= 0
             same[same] = held.columns["count"][slots[same]] == leaving.count[same]
             without = tuple(np.flatnonzero(~same).tolist())
@@ -173,7 +173,7 @@ class Shelving:
 
     # -- back ---------------------------------------------------------------------------
 
-    def _recall(self, engine: StreamEngine, at: int, series: Int64, start_ms: Int64) -> None:
+    def _recall(self, engine: StreamEngine, at: int, series: Int32, start_ms: Int64) -> None:
         """Bring back the shelves that hold some windows."""
         if not len(self.shelves):
             return
@@ -181,7 +181,7 @@ class Shelving:
         shards = reg.devices["shard"][reg.series["device"][series]]
         for shard in np.unique(shards).tolist():
             mine = np.flatnonzero(shards == shard)
-            some, local = np.unique(series[mine], return_inverse=True)
+            some, local = np.unique(series[mine].astype(np.int64), return_inverse=True)
             keys = keys_of(snapshots.series_names(engine, some), local, start_ms[mine])
             for shelf in self.shelves.of(shard):
                 near = shelf.spans(start_ms[mine])
