@@ -17,7 +17,7 @@ left, none beyond).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -78,7 +78,17 @@ class ColumnReader:
         if len(payloads) < _FEWEST:
             return []
         items = _parse([payload or b"" for payload in payloads])
-        found = (self._block(shape, items, at) for shape, at in _by_shape(items).items())
+        shape = tuple(items[0])
+        if len(self._metrics_of(shape)) == 1 and set(map(len, items)) == {len(shape)}:
+            # With one metric, the order of the names in a message tells nothing.
+            try:
+                return self._blocks(items, {shape: np.arange(len(items))})
+            except KeyError:
+                pass  # One has other names.
+        return self._blocks(items, _by_shape(items))
+
+    def _blocks(self, items: Sequence[Item], places: Mapping[Shape, Int64]) -> list[Block]:
+        found = (self._block(shape, items, at) for shape, at in places.items())
         return [block for block in found if block is not None]
 
     def _block(self, shape: Shape, items: Sequence[Item], at: Int64) -> Block | None:
@@ -149,8 +159,6 @@ def _by_shape(items: Sequence[Item]) -> dict[Shape, Int64]:
     """Return the places of the items by their names, in order."""
     shapes = list(map(tuple, items))
     distinct = dict.fromkeys(shapes)
-    if len(distinct) == 1:
-        return {shapes[0]: np.arange(len(items))}
     codes = dict(zip(distinct, range(len(distinct)), strict=True))
     code = np.fromiter(map(codes.__getitem__, shapes), np.int64, len(shapes))
     order = np.argsort(code, kind="stable")
@@ -161,12 +169,19 @@ def _by_shape(items: Sequence[Item]) -> dict[Shape, Int64]:
 def _columns(shape: Shape, items: Sequence[Item]) -> dict[str, Any] | None:
     """Return the columns by name, or ``None`` if a value is none that can be taken as it is."""
     columns: dict[str, Any] = {}
-    for name in shape:
-        column = _column(name, list(map(itemgetter(name), items)))
+    for name, values in zip(shape, _values(shape, items), strict=True):
+        column = _column(name, values)
         if column is None:
             return None
         columns[name] = column
     return columns
+
+
+def _values(shape: Shape, items: Sequence[Item]) -> Iterable[Sequence[Any]]:
+    """Return the values of each name; a KeyError if an item lacks one."""
+    if len(shape) == 1:
+        return [list(map(itemgetter(shape[0]), items))]
+    return zip(*map(itemgetter(*shape), items), strict=True)
 
 
 def _column(name: str, values: Sequence[Any]) -> Int64 | Float64 | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from streams.adapters.rows import check_name
-from streams.core.readings import Labels
+from streams.core.readings import Int32, Labels
 from streams.errors import DecodeError
 from streams.ports import LogRecord, header
 
@@ -20,27 +20,37 @@ Owner = tuple[str, str]
 
 
 class RecordNames:
-    """Checks names once and remembers them, up to a bound."""
+    """Checks names once and numbers them, up to a bound."""
 
     def __init__(self) -> None:
-        self._tenant: dict[bytes | None, str] = {}
-        self._device: dict[bytes | None, str] = {}
-        self._tenants: set[str] = set()
         self._sites: dict[bytes, str] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Number anew; the lists of before stay with the labels that were given out."""
+        self._codes: dict[bytes | None, int] = {}
+        self._tenant: list[str] = []
+        self._device: list[str] = []
+        self._tenants: set[str] = set()
+
+    def _learn(self, key: bytes | None) -> None:
+        tenant, device = _owner(key)
+        self._codes[key] = len(self._device)
+        self._tenant.append(tenant)
+        self._device.append(device)
+        self._tenants.add(tenant)
 
     def owner(self, key: bytes | None) -> Owner:
         """Return what a key names.
 
         :raises DecodeError: ``bad-key`` if it is missing or not ``tenant/device`` in UTF-8.
         """
-        if key not in self._device:
-            tenant, device = _owner(key)
-            if len(self._device) >= _MAX_KNOWN:
-                for known in (self._tenant, self._device, self._tenants):
-                    known.clear()
-            self._tenant[key], self._device[key] = tenant, device
-            self._tenants.add(tenant)
-        return self._tenant[key], self._device[key]
+        if key not in self._codes:
+            if len(self._codes) >= _MAX_KNOWN:
+                self._begin()
+            self._learn(key)
+        code = self._codes[key]
+        return self._tenant[code], self._device[code]
 
     def site(self, record: LogRecord) -> str:
         """Return the site of a record.
@@ -59,26 +69,34 @@ class RecordNames:
         return found
 
     def labels(self, keys: Sequence[bytes | None]) -> tuple[Labels, Labels]:
-        """Return tenants and devices of *n* keys, in each dictionary only what *keys* name.
+        """Return tenants and devices of *n* keys.
+
+        With one tenant, the dictionary of devices is a list that grows at its end from call to
+        call, so that who takes it can remember what its names are.
 
         :raises DecodeError: as :meth:`owner`.
         """
-        distinct = dict.fromkeys(keys)
-        codes = dict(zip(distinct, range(len(distinct)), strict=True))
-        code = np.fromiter(map(codes.__getitem__, keys), np.int32, len(keys))
-        try:
-            devices = list(map(self._device.__getitem__, distinct))
-        except KeyError:
-            owners = [self.owner(key) for key in distinct]
-            tenants, devices = [t for t, _ in owners], [d for _, d in owners]
-            return Labels.of(tenants).take(code), Labels.of(devices).take(code)
+        code = self._coded(keys)
         if len(self._tenants) == 1:
             # Then distinct keys are distinct devices.
-            return Labels.constant(next(iter(self._tenants)), len(keys)), Labels(
-                code, tuple(devices)
-            )
-        tenants = [self._tenant[key] for key in distinct]
-        return Labels.of(tenants).take(code), Labels.of(devices).take(code)
+            tenant = next(iter(self._tenants))
+            return Labels.constant(tenant, len(keys)), Labels(code, self._device)
+        distinct, at = np.unique(code, return_inverse=True)
+        tenants = Labels.of(self._tenant[c] for c in distinct.tolist())
+        devices = Labels.of(self._device[c] for c in distinct.tolist())
+        return tenants.take(at), devices.take(at)
+
+    def _coded(self, keys: Sequence[bytes | None]) -> Int32:
+        try:
+            return np.fromiter(map(self._codes.__getitem__, keys), np.int32, len(keys))
+        except KeyError:
+            fresh = dict.fromkeys(key for key in keys if key not in self._codes)
+        if len(self._codes) + len(fresh) > _MAX_KNOWN:
+            self._begin()
+            fresh = dict.fromkeys(keys)
+        for key in fresh:
+            self._learn(key)
+        return np.fromiter(map(self._codes.__getitem__, keys), np.int32, len(keys))
 
     def names_a_device(self, key: bytes | None) -> bool:
         """Whether :meth:`owner` takes this key."""

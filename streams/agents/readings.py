@@ -155,7 +155,7 @@ class ReadingsLogic:
         if records:
             self._dirty_since = min(self._dirty_since, records[0].offset)
         begin = 0
-        for at in [at for at, record in enumerate(records) if is_time_marker(record)]:
+        for at in [i for i, r in enumerate(records) if r.headers and is_time_marker(r)]:
             out += self._fold_records(records[begin:at])
             self._read_clock(records[at : at + 1])
             out += self._emit(self.engine.advance(self._clock.now_ms, records[at].offset))
@@ -353,7 +353,11 @@ class ReadingsLogic:
     def _read_clock(self, records: Sequence[LogRecord]) -> tuple[Int64, Int64]:
         """Return the offsets of some records, and the log's time at each."""
         n = len(records)
-        offset = np.fromiter(map(attrgetter("offset"), records), np.int64, n)
+        first = records[0].offset
+        if records[-1].offset - first == n - 1:  # Then there is no gap: offsets ascend.
+            offset = np.arange(first, first + n)
+        else:
+            offset = np.fromiter(map(attrgetter("offset"), records), np.int64, n)
         log_ms = np.fromiter(map(attrgetter("timestamp"), records), np.int64, n)
         return offset, self._clock.read(offset, log_ms)
 

@@ -36,7 +36,7 @@ from streams.core.placement import shard_of
 from streams.core.readings import ABSENT, TIME_OF_RECEIPT, Bool, Int32, Int64, Readings, UInt8
 from streams.core.registry import FREE, NEVER, Registry
 from streams.core.results import WindowResults
-from streams.core.segments import TIME_LIMIT_MS, running_max_before
+from streams.core.segments import TIME_LIMIT_MS, distinct, running_max_before
 from streams.core.sequences import Sequences
 from streams.core.windows import Window
 
@@ -276,12 +276,12 @@ class StreamEngine:
         judged[(offset != heads_offset[message]) & (judged != GIVEN_UP)] = SEEN
         # A message holds a metric and time once: a second one in its record is a redelivery
         # that the gateway has put into the same frame.
-        key = np.lexsort((r.t_ms[at], series[at], message))
+        several = np.flatnonzero(np.bincount(message)[message] > 1)
+        of, kind, t_ms = message[several], series[at][several], r.t_ms[at][several]
+        key = np.lexsort((t_ms, kind, of))
         same = np.zeros(len(at), np.bool_)
-        same[key[1:]] = (
-            (np.diff(message[key]) == 0)
-            & (np.diff(series[at][key]) == 0)
-            & (np.diff(r.t_ms[at][key]) == 0)
+        same[several[key[1:]]] = (
+            (np.diff(of[key]) == 0) & (np.diff(kind[key]) == 0) & (np.diff(t_ms[key]) == 0)
         )
         judged[same & (judged != GIVEN_UP)] = SEEN
         return judged
@@ -341,7 +341,7 @@ class StreamEngine:
             # 0.0 for -0.0: which of the two a least value is, numpy leaves to the machine.
             r.value + 0.0,
         )
-        moved = np.unique(device)
+        moved = distinct(device, reg.devices.n)
         watermark = reg.devices["max_t_ms"][moved] - self.rules.disorder_ms
         results: list[WindowResults] = []
         for w, operator in enumerate(self.operators):
@@ -406,7 +406,7 @@ class StreamEngine:
     def _set_deadlines(self, device: Int32, rows: LogRows) -> None:
         devices = self.registry.devices
         np.maximum.at(devices["log_ms"], device, rows.kafka_ms)
-        touched = np.unique(device)
+        touched = distinct(device, devices.n)
         waiting = np.zeros(len(touched), np.bool_)
         for operator in self.operators:
             waiting |= operator.has_open(touched)

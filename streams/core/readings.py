@@ -37,7 +37,7 @@ class Labels:
     """A dictionary-encoded column of strings.
 
     ``codes`` int32[n] index into ``values``; values are unique, and there may be more of them
-    than rows use.
+    than rows use. A tuple belongs to its batch; a list may serve many, and grow at its end.
     """
 
     codes: Int32
@@ -78,7 +78,8 @@ class Labels:
 
 
 def concat_labels(parts: Sequence[Labels]) -> Labels:
-    """Concatenate label columns, merging their dictionaries."""
+    """Concatenate label columns, merging their dictionaries; of large ones, what rows use."""
+    parts = [part.compact() if len(part.values) > len(part) else part for part in parts]
     if parts and all(part.values == parts[0].values for part in parts):
         return Labels(np.concatenate([part.codes for part in parts]), parts[0].values)
     index: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,9 @@ class Registry:
         self._tenants, self._metrics, self._sites = _Names(), _Names(), _Names()
         self._series_index = Index()
         self._members = np.empty((0, len(definitions)), np.bool_)
+        self._listed: Sequence[str] = ()
+        self._listed_tenant = ""
+        self._of_listed: Int32 = np.empty(0, np.int32)
 
     @property
     def tenants(self) -> Sequence[str]:
@@ -131,10 +135,10 @@ class Registry:
     def _intern(self, readings: Readings) -> Int32:
         tenants, devices = readings.tenant, readings.device
         found: Int32 = np.full(len(devices), ABSENT, np.int32)
+        of_value: Int32 | None = None
         if len(tenants.values) == 1:
-            known = self._devices_of.setdefault(tenants.values[0], {})
-            of_name = np.asarray([known.get(name, ABSENT) for name in devices.values], np.int32)
-            found = of_name[devices.codes]
+            of_value = self._of_values(tenants.values[0], devices.values)
+            found = of_value[devices.codes]
         rest = np.flatnonzero(found == ABSENT)
         if not len(rest):
             return found
@@ -149,7 +153,26 @@ class Registry:
         for at in np.argsort(first).tolist():
             each[at] = self._admit(*named[at])
         found[rest] = each[inverse]
+        if of_value is not None:
+            of_value[devices.codes[rest]] = found[rest]
         return found
+
+    def _of_values(self, tenant: str, values: Sequence[str]) -> Int32:
+        """Return the device of each value of a dictionary, ``ABSENT`` where it is not here.
+
+        A list is remembered (see :class:`Labels`): then only what it has grown by is looked up.
+        """
+        known = self._devices_of.setdefault(tenant, {})
+        if isinstance(values, tuple):
+            return np.asarray([known.get(name, ABSENT) for name in values], np.int32)
+        if self._listed is not values or self._listed_tenant != tenant:
+            self._listed, self._listed_tenant = values, tenant
+            self._of_listed = np.empty(0, np.int32)
+        grown = islice(values, len(self._of_listed), None)
+        more = np.asarray([known.get(name, ABSENT) for name in grown], np.int32)
+        if len(more):
+            self._of_listed = np.concatenate([self._of_listed, more])
+        return self._of_listed
 
     def find(self, tenant: str, device: str) -> int:
         """Return the index of a device, ``ABSENT`` if it is not here."""
@@ -157,11 +180,13 @@ class Registry:
 
     def _admit(self, tenant: str, device: str) -> int:
         """Return the index of a device, registering a new one where there is room."""
-        if self.find(tenant, device) == ABSENT:
-            shard = shard_of(tenant, device, self._shards)
-            if self._in_shard[shard] + self.away[shard] >= self._max_devices:
-                return ABSENT
-        return self.device(tenant, device)
+        found = self.find(tenant, device)
+        if found != ABSENT:
+            return found
+        shard = shard_of(tenant, device, self._shards)
+        if self._in_shard[shard] + self.away[shard] >= self._max_devices:
+            return ABSENT
+        return self._register(tenant, device, shard)
 
     def keys_of(self, devices: Int64) -> list[tuple[str, str]]:
         """Return tenant and name of each device."""
@@ -171,14 +196,18 @@ class Registry:
 
     def device(self, tenant: str, device: str) -> int:
         """Return the index of a device, registering a new one whatever the limit."""
-        known = self._devices_of.setdefault(tenant, {})
-        index = known.get(device)
-        if index is None:
-            index = known[device] = self._place(device)
-            self.devices.grow_to(len(self.names))
-            shard = self.devices["shard"][index] = shard_of(tenant, device, self._shards)
-            self._in_shard[shard] += 1
-            self.devices["tenant"][index] = self._tenants.code(tenant)
+        found = self.find(tenant, device)
+        if found != ABSENT:
+            return found
+        return self._register(tenant, device, shard_of(tenant, device, self._shards))
+
+    def _register(self, tenant: str, device: str, shard: int) -> int:
+        index = self._place(device)
+        self._devices_of.setdefault(tenant, {})[device] = index
+        self.devices.grow_to(len(self.names))
+        self.devices["shard"][index] = shard
+        self._in_shard[shard] += 1
+        self.devices["tenant"][index] = self._tenants.code(tenant)
         return index
 
     def _place(self, name: str) -> int:
@@ -220,6 +249,8 @@ class Registry:
         """
         reg, here = self.devices, np.zeros(self.devices.n, np.bool_)
         here[devices] = True
+        listed = self._of_listed
+        listed[(listed != ABSENT) & here[listed]] = ABSENT
         gone: Bool = here[self.series["device"]]
         names = zip(devices.tolist(), reg["tenant"][devices].tolist(), strict=True)
         for index, tenant in names:

@@ -11,6 +11,21 @@ _SHIFT = 42
 TIME_LIMIT_MS = 1 << _SHIFT
 """Event times lie in [0, 2**42) ms: up to the year 2109. Others are rejected as bad-time."""
 
+_MARKED = 128
+"""Codes for each row up to which marking those that occur is faster than sorting the rows."""
+
+
+def distinct(codes: NDArray[np.integer], n: int) -> Int64:
+    """Return the codes that occur, ascending.
+
+    :param codes: int[m] below *n*.
+    """
+    if n > _MARKED * len(codes):
+        return np.unique(codes).astype(np.int64)
+    seen = np.zeros(n, np.bool_)
+    seen[codes] = True
+    return np.flatnonzero(seen)
+
 
 def running_max_before(
     groups: NDArray[np.integer], values: Int64, initial: Int64, eligible: Bool | None = None
