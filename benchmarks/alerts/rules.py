@@ -110,7 +110,7 @@ def _among_us(random: np.random.Generator) -> tuple[float, float]:
     forwarder = Forwarder(settings)
     took: list[float] = []
     corrected: list[float] = []
-    for minute in range(_ROUNDS // 2 + 1):
+    for minute in range(_ROUNDS + 1):
         found = _minute(minute, random, sites=_SERIES // _METRICS // 10)
         at_ms = minute * _MINUTE_MS
         took.append(_told_s(logic, forwarder, found, at_ms) / _SERIES)

@@ -56,7 +56,7 @@ class SeriesRows:
         device = _numbered(found.device.take(rows), self._devices)
         rest = [c.take(rows) for c in (found.tenant, found.site, found.metric, found.window)]
         _, first, inverse = np.unique(_packed(rest), return_index=True, return_inverse=True)
-        names = [tuple(column[i] for column in rest) for i in first.tolist()]
+        names = zip(*(column.take(first).to_list() for column in rest), strict=True)
         others = [self._others.setdefault(name, len(self._others)) for name in names]
         keys = (np.asarray(others, np.int64)[inverse] << _DEVICE_BITS) + device
         series = self._index.find(keys).astype(np.int64)
