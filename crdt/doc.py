@@ -81,9 +81,9 @@ class CellDoc:
         with self._telling(), self._doc.transaction():
             for root, have, want in zip(_ROOTS, shown, wanted, strict=True):
                 carrier = self._maps[root]
-                for name, data in want.items():
-                    if have.get(name) != data:
-                        carrier[name] = data
+                # In this order whoever replays a log writes the same update.
+                for name in sorted(n for n, data in want.items() if have.get(n) != data):
+                    carrier[name] = want[name]
                 for name in sorted(have.keys() - want.keys()):
                     del carrier[name]
 

@@ -324,7 +324,9 @@ class Replica:
 
     def _carry(self) -> None:
         """Make the Doc show the cells and the ledger as they are."""
-        cells, ledger = map(dict, self.encoded())
+        fields = self.twin.fields.values()
+        cells = {cell.name: cell.encode() for by_actor in fields for cell in by_actor.values()}
+        ledger = {key: entry.encode() for key, entry in self.twin.ledger.items()}
         self._doc.write(self._shown, (cells, ledger))
         self._shown = (cells, ledger)
 

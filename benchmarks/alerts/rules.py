@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import resource
 import time
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from benchmarks.report import Measure, at_most
+from streams.agents.forwarding import Forwarder
+from streams.agents.peers import make_peers
 from streams.agents.rule_definitions import kept_ms, window_rules
 from streams.core.readings import Labels
 from streams.core.results import WindowResults
 from streams.core.rule_engine import RuleEngine
+from streams.ports import TIME_MARKER_HEADER, PartitionLogic
 from streams.settings import Rule, Settings, Window
+from streams.testing import Record
 
 _RULES, _SERIES, _METRICS = 1_000, 10_000, 10
 _MINUTE_MS = 60_000
@@ -38,12 +43,15 @@ def measure_rules(seed: int) -> list[Measure]:
     expressions = [_expression(i) for i in range(20)]
     expression_us, _ = _cost_us(_engine(expressions), random, rounds=2)
     compared_us = _comparison_us(random)
+    groups_us, corrected_us = _among_us(random)
     return [
         at_most("a result per matching rule, nothing fires", first_us, "µs", 2.0),
         Measure("results that match rules, pairs a round", first_pairs, ""),
         at_most("the same, of four kinds in turn", mixed_us, "µs", 2.0),
         Measure("results that match them, pairs a round", mixed_pairs, ""),
         at_most("the same, comparisons with another metric", compared_us, "µs", 2.0),
+        at_most("the same, comparisons with the group's median", groups_us, "µs", 2.0),
+        Measure("a correction of one of ten of a group, all of it", round(corrected_us, 2), "µs"),
         Measure("the same, on every series a rule that fires", round(firing_us, 2), "µs"),
         Measure("the same, expressions of two terms", round(expression_us, 2), "µs"),
         Measure("memory of 10,000 series and 1,000 rules", round(memory_mib, 1), "MiB"),
@@ -86,6 +94,44 @@ def _comparison_us(random: np.random.Generator) -> float:
     return median(took[1:]) / (len(rules) * _SERIES / _METRICS) * 1e6
 
 
+def _among_us(random: np.random.Generator) -> tuple[float, float]:
+    """Return the microseconds of a metric of a device under a rule that compares it with its site.
+
+    From the result in ``aggregates`` to the verdict: handed on by group, decoded, held, compared
+    once its group is quiet, and judged. Twice: when windows close, and when a tenth of the devices
+    is corrected.
+    """
+    rules = [
+        Rule(name=f"g{i}", kind="compare", window="1m", metrics=[f"m{i}"], among="site", over=1e6)
+        for i in range(_METRICS)
+    ]
+    settings = Settings(windows=[Window(name="1m", size_ms=_MINUTE_MS)], rules=rules)
+    logic = make_peers(settings)(0, 1)
+    forwarder = Forwarder(settings)
+    took: list[float] = []
+    corrected: list[float] = []
+    for minute in range(_ROUNDS + 1):
+        found = _minute(minute, random, sites=_SERIES // _METRICS // 10)
+        at_ms = minute * _MINUTE_MS
+        took.append(_told_s(logic, forwarder, found, at_ms) / _SERIES)
+        late = found.take(np.flatnonzero(np.arange(_SERIES) // (_SERIES // 10) == 0))
+        late = replace(late, rank=late.rank + 1, mean=late.mean + 1.0)
+        corrected.append(_told_s(logic, forwarder, late, at_ms + 10_000) / len(late))
+    return median(took[1:]) * 1e6, median(corrected[1:]) * 1e6
+
+
+def _told_s(logic: PartitionLogic, forwarder: Forwarder, found: WindowResults, at_ms: int) -> float:
+    """Return the seconds from results to what rules say of them among devices."""
+    began = time.perf_counter()
+    records = [
+        Record(at_ms + i, at_ms, None, made.value, tuple((made.headers or {}).items()))
+        for i, made in enumerate(forwarder.records(found))
+    ]
+    quiet = Record(at_ms + 999, at_ms + 5_000, None, None, ((TIME_MARKER_HEADER, b"1"),))
+    logic.fold([*records, quiet])
+    return time.perf_counter() - began
+
+
 def _expression(i: int) -> Rule:
     text = "mean > 1000.0 && sd < 3.0"
     return Rule(name=f"e{i}", kind="expression", window="1m", expression=text)
@@ -120,7 +166,7 @@ def _cost_us(
     return median(took[1:]) / pairs * 1e6, pairs
 
 
-def _minute(minute: int, random: np.random.Generator) -> WindowResults:
+def _minute(minute: int, random: np.random.Generator, *, sites: int = 1) -> WindowResults:
     """One result of every series."""
     n = _SERIES
     value = random.normal(20.0, 2.0, n)
@@ -128,7 +174,7 @@ def _minute(minute: int, random: np.random.Generator) -> WindowResults:
     count = np.full(n, 60, np.int64)
     return WindowResults(
         tenant=Labels.constant("t", n),
-        site=Labels.constant("s", n),
+        site=Labels.of(f"s{i // _METRICS % sites}" for i in range(n)),
         device=Labels.of(f"d{i // _METRICS}" for i in range(n)),
         metric=Labels.of(f"m{i % _METRICS}" for i in range(n)),
         window=Labels.constant("1m", n),

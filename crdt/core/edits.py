@@ -259,7 +259,11 @@ class Draft:
                 )
         edited = {cell.path: [cell] for cell in cells}
         after = {path: list(by_actor.values()) for path, by_actor in self.fields.items()} | edited
-        size = sum(len(cell.payload()) for cells in after.values() for cell in cells)
+        held = [cell for cells in after.values() for cell in cells]
+        # What a cell is encoded as is kept, and never less than its payload.
+        if sum(len(cell.encode()) for cell in held) <= limits.max_bytes:
+            return
+        size = sum(len(cell.payload()) for cell in held)
         if size > limits.max_bytes:
             raise EditError(
                 "too-big", f"the twin would have {size} bytes; twins.max_bytes = {limits.max_bytes}"

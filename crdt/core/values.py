@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TypeAlias
 
 from crdt.core.errors import EditError
@@ -14,6 +15,7 @@ PREFIXES = ("desired", "reported", "tags")
 """The parts of a twin: what was asked of it, what it says it is, and its tags."""
 MAX_PATH_BYTES = 256
 MAX_DEPTH = 16
+_REMEMBERED = 16_384
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
 
@@ -91,11 +93,14 @@ def flatten(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", value
 
 
-def parents(path: str) -> Iterator[str]:
-    """Yield the paths above a path: none of them can hold a value beside it."""
+@lru_cache(maxsize=_REMEMBERED)
+def parents(path: str) -> tuple[str, ...]:
+    """Return the paths above a path, the longest first: none can hold a value beside it."""
+    found = []
     while "." in path:
         path = path.rpartition(".")[0]
-        yield path
+        found.append(path)
+    return tuple(found)
 
 
 def _check_text(text: str, where: str) -> None:

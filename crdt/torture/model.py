@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from crdt.core.cells import Cell, vector_of
 from crdt.core.kinds import COUNTER, LATCH, SET, Dots, Sets, Tally
 from crdt.core.sums import parts_of
 from crdt.core.twin import Twin
 from crdt.core.values import Value
+
+Fields: TypeAlias = Mapping[str, Mapping[str, Cell]]
+"""Path -> actor -> cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,9 @@ class Model:
     torn: dict[str, int] = field(default_factory=dict)
     """Lives of which a restored backup lost writes -> the number of the last that was safe."""
 
-    def acknowledge(self, before: Twin, cell: Cell) -> None:
-        """Note a write that was made where *before* was known."""
-        present = list(before.fields.get(cell.path, {}).values())
+    def acknowledge(self, before: Fields, cell: Cell) -> None:
+        """Note a write that was made where *before* was known; see :func:`known_in`."""
+        present = list(before.get(cell.path, {}).values())
         saw = known_of(present)
         adds: frozenset[bytes] = frozenset()
         removes: frozenset[bytes] = frozenset()
@@ -101,6 +105,11 @@ class Model:
             return True
         # Lost with the disk, unless somebody had heard of it.
         return counter <= known.get(actor, 0)
+
+
+def known_in(twin: Twin) -> Fields:
+    """Return what a twin holds now, whatever becomes of it; cells themselves never change."""
+    return {path: dict(by_actor) for path, by_actor in twin.fields.items()}
 
 
 def known_of(cells: Iterable[Cell]) -> dict[str, int]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from multiprocessing import get_context
 from typing import Any
 
 from crdt.core.edits import Take
 from crdt.torture.world import REGISTERS, ROLES, STARTS, STOP, ViolationError, World, operation
 
+_PART = 25
+"""Seeds that a process is given at once."""
 _MIN, _HOUR = 60_000, 3_600_000
 _WEIGHTS = {
     "edit": 30,
@@ -77,6 +83,38 @@ def play(seed: int, replicas: int, steps: int, told: Told | None = None) -> Outc
                 }
             )
     return Outcome(seed, edits=edits, refused=world.refused)
+
+
+def play_all(
+    seeds: range, replicas: range, steps: int, jobs: int, told: Told | None = None
+) -> Iterator[Outcome]:
+    """Yield how each seed ended, in their order, up to the first that broke something.
+
+    :param replicas: from it each seed takes one number in turn.
+    :param jobs: processes that play; each seed is played whole by one.
+    :param told: as of :func:`play`, with the seed; for one job only.
+    """
+    if jobs == 1:
+        for seed in seeds:
+            one = None if told is None else partial(_of_seed, told, seed)
+            yield play(seed, replicas_of(seed, replicas), steps, one)
+        return
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    numbers = [replicas_of(seed, replicas) for seed in seeds]
+    try:
+        # A part is short, so that who waits soon sees how far it is.
+        yield from pool.map(play, seeds, numbers, repeat(steps), chunksize=_PART)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def replicas_of(seed: int, replicas: range) -> int:
+    """Return how many replicas a seed is played with."""
+    return replicas[seed % len(replicas)]
+
+
+def _of_seed(told: Told, seed: int, event: dict[str, Any]) -> None:
+    told({"seed": seed, **event})
 
 
 def _step(world: World, wild: random.Random) -> tuple[dict[str, Any], bool | None]:

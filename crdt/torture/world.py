@@ -7,7 +7,6 @@ Nothing here is random or reads a clock.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -18,7 +17,7 @@ from crdt.core.policies import Policies
 from crdt.core.sync import Session
 from crdt.core.values import Value
 from crdt.replica import Reading, Replica
-from crdt.torture.model import Model
+from crdt.torture.model import Model, known_in
 
 HUB = "hub"
 STARTS, ROLES, STOP = "reported.starts", "tags.roles", "desired.stop"
@@ -99,7 +98,7 @@ class World:
         # A side that has no life left does not crash: its write would stay, unacknowledged.
         crash_before_disk &= side.life < _MAX_LIVES
         side.clock_ms += 1
-        before = deepcopy(side.replica.twin)
+        before = known_in(side.replica.twin)
         try:
             change = side.replica.edit(
                 *(sets, deletes, operations), now_ms=side.clock_ms, carries=side.agreed
@@ -176,12 +175,12 @@ class World:
     def compact(self, name: str, token: str) -> None:
         """Begin a new epoch."""
         side = self.sides[name]
-        before = deepcopy(side.replica.twin)
+        before = known_in(side.replica.twin)
         side.replica.compact(token, now_ms=side.clock_ms, carries=side.agreed)
         side.save()
         for path, by_actor in side.replica.twin.fields.items():
             cell = by_actor.get(side.replica.incarnation)
-            old = before.fields.get(path, {}).get(side.replica.incarnation)
+            old = before.get(path, {}).get(side.replica.incarnation)
             if cell is not None and (old is None or old.counter < cell.counter):
                 self.model.acknowledge(before, cell)
                 self.lives[name][cell.actor] = cell.counter

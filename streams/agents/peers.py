@@ -22,15 +22,15 @@ from streams.agents.telling import StandingCounts, Teller
 from streams.agents.window_alerting import REFUSED
 from streams.agents.window_alerts import alert_of
 from streams.core.alert_states import alert_id
-from streams.core.comparisons import Chosen, Placed, comparison_of, split
+from streams.core.comparisons import split
 from streams.core.group_comparisons import GroupComparisons
 from streams.core.log_clock import LogClock
 from streams.core.placement import shard_of
+from streams.core.readings import Bool
 from streams.core.results import WindowResults
 from streams.core.rule_engine import RuleEngine
 from streams.core.rule_pairs import Change
 from streams.core.rule_state import standing_in
-from streams.core.window_rules import WindowRule
 from streams.errors import DecodeError
 from streams.ports import (
     LogicFactory,
@@ -48,22 +48,15 @@ _KINDS = ("site", "type", "tenant")
 
 
 class _Part:
-    """Some groups, which know nothing of others."""
+    """Some groups, which know nothing of others; what is compared is held for all of an edition."""
 
     def __init__(self, edition: Edition) -> None:
         settings = edition.settings
-        rules = split(window_rules(settings))[1]
         limits = settings.alerts
         self.edition = edition
         self.stamp = Stamp()
-        self.comparisons = GroupComparisons(
-            rules,
-            kept_ms(settings),
-            quiet_ms=limits.compare_quiet_ms,
-            limit=limits.max_compared,
-        )
         self.engine = RuleEngine(
-            rules,
+            split(window_rules(settings))[1],
             kept_ms(settings),
             shards=1,
             max_series=limits.max_series,
@@ -71,22 +64,18 @@ class _Part:
             traits_of=traits_by(settings.types, settings.tags),
         )
 
-    def state(self) -> dict[str, Any]:
-        return {"compared": self.comparisons.snapshot(), "engine": self.engine.snapshot(0)}
 
-    def restore(self, stamp: int, state: Mapping[str, Any]) -> None:
-        self.stamp.at = stamp
-        self.comparisons.restore(state["compared"])
-        self.engine.restore(0, stamp, state["engine"])
-
-    def pass_time(self, now_ms: int, offset: int) -> list[Change]:
-        changes: list[Change] = []
-        for compared in self.comparisons.pass_time(now_ms):
-            self.stamp.touch(offset)
-            changes += self.engine.take(compared, now_ms, offset)
-        changes += self.engine.pass_time(now_ms, offset)
-        self.stamp.touch(int(self.engine.dirty_since[0]))
-        return changes
+def _comparisons(edition: Edition) -> GroupComparisons:
+    settings = edition.settings
+    parts = settings.topics.shards
+    return GroupComparisons(
+        split(window_rules(settings))[1],
+        kept_ms(settings),
+        traits_by(settings.types, settings.tags),
+        lambda tenant, among, group: shard_of(tenant, f"{among}/{group}", parts),
+        quiet_ms=settings.alerts.compare_quiet_ms,
+        limit=settings.alerts.max_compared,
+    )
 
 
 def make_peers(settings: Settings, documents: Mapping[str, Document] | None = None) -> LogicFactory:
@@ -111,8 +100,9 @@ class PeerLogic:
         self._editions = editions
         self._teller = Teller(settings, partition, editions)
         self._standing = StandingCounts(ALERT_PEERS, partition)
-        self._chosen: dict[str, tuple[list[WindowRule], Chosen]] = {}
         self._parts = [_Part(editions.newest()) for _ in range(settings.topics.shards)]
+        self._compared: dict[str, GroupComparisons] = {}
+        """Edition -> what is compared under it, of the parts that stand there."""
 
     def fold(self, records: Sequence[LogRecord]) -> list[Produce]:
         """Take the next records of ``alert.peers``; see :class:`PartitionLogic`."""
@@ -120,9 +110,7 @@ class PeerLogic:
         offsets = np.asarray([record.offset for record in records], np.int64)
         times = np.asarray([record.timestamp for record in records], np.int64)
         for record, now_ms in zip(records, self._clock.read(offsets, times).tolist(), strict=True):
-            for part in self._parts:
-                if part.stamp.takes(record.offset):
-                    out += self._tell(part, part.pass_time(now_ms, record.offset))
+            out += self._pass_time(now_ms, record.offset)
             if is_time_marker(record):
                 out += self._change(record, now_ms)
                 continue
@@ -134,58 +122,85 @@ class PeerLogic:
         self._count_refused()
         return out
 
-    def _take(self, found: WindowResults, among: str, now_ms: int, offset: int) -> None:
-        for edition in {part.edition.id: part.edition for part in self._parts}.values():
-            rules, chosen = self._chosen_by(edition)
-            places: dict[tuple[str, str], int] = {}
-            of_part: dict[int, list[Placed]] = {}
-            for one in chosen.placed(found, chosen.watches(found)):
-                _, number, tenant, group = one
-                if comparison_of(rules[number]).among != among:
-                    continue
-                place = places.get((tenant, group))
-                if place is None:
-                    place = shard_of(tenant, f"{among}/{group}", len(self._parts))
-                    places[tenant, group] = place
-                of_part.setdefault(place, []).append(one)
-            for place, placed in of_part.items():
-                part = self._parts[place]
-                if part.edition is edition and part.stamp.takes(offset):
-                    part.stamp.touch(offset)
-                    part.comparisons.take(found, placed, now_ms)
+    def _pass_time(self, now_ms: int, offset: int) -> list[Produce]:
+        said: dict[int, list[WindowResults]] = {}
+        for edition in self._editions_in_use():
+            takes = self._takes(edition, offset)
+            for number, found in self._compared_by(edition).pass_time(now_ms, takes):
+                said.setdefault(number, []).append(found)
+        out: list[Produce] = []
+        for number, part in enumerate(self._parts):
+            if not part.stamp.takes(offset):
+                continue
+            changes: list[Change] = []
+            for found in said.get(number, ()):
+                part.stamp.touch(offset)
+                changes += part.engine.take(found, now_ms, offset)
+            changes += part.engine.pass_time(now_ms, offset)
+            part.stamp.touch(int(part.engine.dirty_since[0]))
+            out += self._tell(part, changes)
+        return out
 
-    def _chosen_by(self, edition: Edition) -> tuple[list[WindowRule], Chosen]:
-        if edition.id not in self._chosen:
-            settings = edition.settings
-            rules = split(window_rules(settings))[1]
-            traits_of = traits_by(settings.types, settings.tags)
-            self._chosen[edition.id] = rules, Chosen(rules, traits_of)
-        return self._chosen[edition.id]
+    def _take(self, found: WindowResults, among: str, now_ms: int, offset: int) -> None:
+        for edition in self._editions_in_use():
+            takes = self._takes(edition, offset)
+            took = self._compared_by(edition).take(found, among, now_ms, takes)
+            for number in took.tolist():
+                self._parts[number].stamp.touch(offset)
+
+    def _editions_in_use(self) -> list[Edition]:
+        return list({part.edition.id: part.edition for part in self._parts}.values())
+
+    def _compared_by(self, edition: Edition) -> GroupComparisons:
+        if edition.id not in self._compared:
+            self._compared[edition.id] = _comparisons(edition)
+        return self._compared[edition.id]
+
+    def _takes(self, edition: Edition, offset: int) -> Bool:
+        """Return of each part whether it stands at an edition, and a record is new to it."""
+        flags = [p.edition.id == edition.id and p.stamp.takes(offset) for p in self._parts]
+        return np.asarray(flags, np.bool_)
+
+    def _state(self, number: int) -> dict[str, Any]:
+        part = self._parts[number]
+        compared = self._compared_by(part.edition).snapshot(number)
+        return {"compared": compared, "engine": part.engine.snapshot(0)}
+
+    def _load(self, number: int, edition: Edition, stamp: int, state: Mapping[str, Any]) -> None:
+        """Put a part in the place of another."""
+        self._compared_by(self._parts[number].edition).leave(number)
+        part = self._parts[number] = _Part(edition)
+        part.stamp.at = stamp
+        self._compared_by(edition).restore(number, state["compared"])
+        part.engine.restore(0, stamp, state["engine"])
+        used = {one.id for one in self._editions_in_use()}
+        self._compared = {name: one for name, one in self._compared.items() if name in used}
 
     def _change(self, record: LogRecord, now_ms: int) -> list[Produce]:
         """Take the rules that a marker names, for the parts that stand before it."""
         after = self._editions.at(record)
-        out: list[Produce] = []
+        changed = False
         for number, part in enumerate(self._parts):
             if after is None or not part.stamp.takes(record.offset):
                 continue
             if part.edition.revision >= after.revision:
                 continue
-            state = part.state()
+            state = self._state(number)
             for one in standing_in(state["engine"]):
                 identity = alert_id(one.rule.name, one.names, one.told.id_ms)
                 self._teller.keep(identity, number, part.edition)
-            new = self._parts[number] = _Part(after)
-            new.restore(part.stamp.at, state)
-            new.stamp.touch(record.offset)
-            out += self._tell(new, new.pass_time(now_ms, record.offset))
-        return out
+            self._load(number, after, part.stamp.at, state)
+            self._parts[number].stamp.touch(record.offset)
+            changed = True
+        return self._pass_time(now_ms, record.offset) if changed else []
 
     def _count_refused(self) -> None:
+        for one in self._compared.values():
+            REFUSED.inc(one.refused)
+            one.refused = 0
         for part in self._parts:
-            if part.engine.refused or part.comparisons.refused:
-                REFUSED.inc(part.engine.refused + part.comparisons.refused)
-                part.engine.refused = part.comparisons.refused = 0
+            REFUSED.inc(part.engine.refused)
+            part.engine.refused = 0
 
     def dirty(self) -> Mapping[str, int]:
         """Return the changed parts."""
@@ -201,7 +216,7 @@ class PeerLogic:
                 "clock_ms": self._clock.now_ms,
                 "config": part.edition.id,
                 "kept": self._teller.kept(int(key)),
-                **part.state(),
+                **self._state(int(key)),
             }
         )
 
@@ -214,8 +229,7 @@ class PeerLogic:
         number = number_of(key, len(self._parts), ALERT_PEERS, self._partition)
         self._clock.learn(stamp, loaded["clock_ms"])
         self._teller.restore(number, loaded["kept"])
-        self._parts[number] = _Part(self._editions.of(loaded["config"]))
-        self._parts[number].restore(stamp, loaded)
+        self._load(number, self._editions.of(loaded["config"]), stamp, loaded)
 
     def forget_shown(self) -> None:
         """See :class:`~streams.ports.Showing`."""
@@ -223,7 +237,8 @@ class PeerLogic:
 
     def wants_time(self) -> bool:
         """Whether a group waits to be quiet, or an alert for log time to pass."""
-        return any(p.comparisons.wants_time() or p.engine.wants_time() for p in self._parts)
+        compared = any(one.wants_time() for one in self._compared.values())
+        return compared or any(part.engine.wants_time() for part in self._parts)
 
     def _tell(self, part: _Part, changes: Sequence[Change]) -> list[Produce]:
         return [

@@ -91,7 +91,10 @@ class Outbox:
         ]
 
     def _takes(self, name: str, tenant: str) -> bool:
-        return name in self._ways and self._ways[name].takes(tenant)
+        # Routes may be applied before a process is started with an endpoint that they name. The
+        # message waits in the outbox, and is dead there with that reason: it is not lost.
+        way = self._ways.get(name)
+        return way is None or way.takes(tenant)
 
     def _message(
         self,

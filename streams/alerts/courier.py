@@ -247,7 +247,9 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
     async def _deliver(self, message: Message) -> None:
         channel = self._channels.get(message.endpoint)
         if channel is None:
-            await self._bury(message, "the settings have no endpoint of this name any more")
+            await self._bury(
+                message, "the file that this process was started with has no such endpoint"
+            )
             return
         breaker = self._breakers[message.endpoint]
         attempt = 0

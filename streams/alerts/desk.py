@@ -99,12 +99,13 @@ async def read_desk(settings: Settings) -> Desk:
 async def say(settings: Settings, control: Mapping[str, Any]) -> None:
     """Note a control, and hand it to the groups of every partition.
 
+    :param settings: in force, with what was applied.
     :raises HeadwaterError: if there are no routes: nobody would heed it.
     """
     if not settings.routes:
         raise HeadwaterError(
             "without routes every alert is told at once, and nothing holds it back; "
-            "add [[routes]] (docs/routing.md)"
+            "add [[routes]] (docs/routing.md), and apply them: headwater config apply"
         )
     about = control.get("id") or control["alert"]
     kind = "silence" if control["kind"] == _TAKES_BACK else control["kind"]

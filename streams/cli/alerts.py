@@ -41,14 +41,14 @@ def list_alerts(
     import orjson
     from rich.console import Console
 
+    from streams.adapters.config_log import now_in_force
     from streams.alerts.book import read_alerts, table_of
     from streams.alerts.desk import read_desk
     from streams.recovery.run import now_ms
     from streams.settings import load
 
-    settings = load()
-
     async def read() -> list[dict[str, Any]]:
+        settings = await now_in_force(load())
         desk = await read_desk(settings)
         return desk.standing(settings, await read_alerts(settings), now_ms())
 
@@ -94,13 +94,13 @@ def _say_of(alert: str, kind: str, author: str | None) -> None:
 
     from rich.console import Console
 
+    from streams.adapters.config_log import now_in_force
     from streams.alerts.book import read_alert
     from streams.alerts.desk import say
     from streams.settings import load
 
-    settings = load()
-
     async def do() -> None:
+        settings = await now_in_force(load())
         found = await read_alert(settings, alert)
         turn = {"turn": found["turn"]} if "turn" in found else {}
         who = author or getpass.getuser()
@@ -132,6 +132,7 @@ def silence(
 
     from rich.console import Console
 
+    from streams.adapters.config_log import now_in_force
     from streams.alerts.desk import say
     from streams.errors import HeadwaterError
     from streams.recovery.held import parse_time
@@ -162,7 +163,11 @@ def silence(
         "author": author or getpass.getuser(),
         "comment": comment,
     }
-    asyncio.run(say(load(), control))
+
+    async def do() -> None:
+        await say(await now_in_force(load()), control)
+
+    asyncio.run(do())
     Console().print(f"{control['id']} holds for {for_}; end it: headwater alerts unsilence ID")
 
 
@@ -180,13 +185,13 @@ def unsilence(
 
     from rich.console import Console
 
+    from streams.adapters.config_log import now_in_force
     from streams.alerts.desk import read_desk, say
     from streams.errors import HeadwaterError
     from streams.settings import load
 
-    settings = load()
-
     async def do() -> None:
+        settings = await now_in_force(load())
         if silence not in (await read_desk(settings)).silences:
             raise HeadwaterError(
                 f"{silence}: no silence has this id; see: headwater alerts silences"

@@ -103,13 +103,17 @@ def explain(
 
     import orjson
 
+    from streams.adapters.config_log import now_in_force
+    from streams.alerts.explaining import Explanation, page
     from streams.alerts.explaining import explain as find
-    from streams.alerts.explaining import page
     from streams.recovery.run import now_ms
     from streams.settings import load
     from streams.terminal import console
 
-    found = asyncio.run(find(load(), alert, now_ms()))
+    async def look() -> Explanation:
+        return await find(await now_in_force(load()), alert, now_ms())
+
+    found = asyncio.run(look())
     if json:
         print(orjson.dumps(found.as_json()).decode())
     else:

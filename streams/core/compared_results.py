@@ -7,7 +7,7 @@ import numpy as np
 from streams.core.columns import Columns
 from streams.core.compared_sides import Sides
 from streams.core.comparisons import comparison_of, measured, said_of
-from streams.core.readings import Int64
+from streams.core.readings import Int64, Labels
 from streams.core.results import WindowResults
 from streams.core.window_rules import WindowRule
 
@@ -22,7 +22,8 @@ def compared(
     """
     side = values["series"][left]
     board = sides.sides["board"][side]
-    value = measured(comparison_of(rule), values["value"][left], values["value"][right])
+    ratio = comparison_of(rule).by == "ratio"
+    value = measured(ratio, values["value"][left], values["value"][right])
     return WindowResults(
         tenant=sides.texts.labels(sides.boards["tenant"][board]),
         site=sides.texts.labels(values["site"][left]),
@@ -33,5 +34,5 @@ def compared(
         rank=(values["rank"][left] + values["rank"][right]).astype(np.int32),
         last_received_ms=np.maximum(values["received_ms"][left], values["received_ms"][right]),
         kafka_ms=np.maximum(values["kafka_ms"][left], values["kafka_ms"][right]),
-        **said_of(rule, value),
+        **said_of(Labels.constant(rule.looks_at, len(value)), value),
     )

@@ -11,18 +11,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streams.core.chains import Chains
 from streams.core.columns import Columns
 from streams.core.comparisons import Chosen, comparison_of
 from streams.core.placement import shard_of
-from streams.core.readings import Int32, Int64, Labels
+from streams.core.readings import Int32, Int64
 from streams.core.results import WindowResults
 from streams.core.selectors import Names, TraitsOf
+from streams.core.series_rows import SeriesRows
+from streams.core.texts import Texts
 from streams.core.window_rules import WindowRule
 
 NO_SIDE = -1
-_REMEMBERED = 100_000
 _BOARD: dict[str, tuple[Any, Any]] = {
     "rule": (np.int32, 0),
     "tenant": (np.int32, 0),
@@ -38,26 +40,6 @@ _PAIR: dict[str, tuple[Any, Any]] = {
     "site": (np.int32, 0),
     "chosen": (np.bool_, False),
 }
-_SERIES: dict[str, tuple[Any, Any]] = {"first": (np.int64, 0), "count": (np.int64, 0)}
-
-
-class Texts:
-    """Names by number; each is held once."""
-
-    def __init__(self) -> None:
-        self.values: list[str] = []
-        self._index: dict[str, int] = {}
-
-    def number(self, text: str) -> int:
-        """Return the number of a name, a new one if it is new."""
-        found = self._index.setdefault(text, len(self.values))
-        if found == len(self.values):
-            self.values.append(text)
-        return found
-
-    def labels(self, numbers: Int32) -> Labels:
-        """Return names as a column."""
-        return Labels(numbers, self.values)
 
 
 class Sides:
@@ -84,29 +66,23 @@ class Sides:
         self._side_index: dict[tuple[int, str], int] = {}
         self._left = Chains()
         self._unlinked: list[tuple[int, int]] = []
-        self._forget()
+        self._rows = SeriesRows(_PAIR, self._learn)
 
     def watches(self, found: WindowResults) -> Int64:
         """Return the closed results, as rows, of windows that any rule looks at."""
         return self._chosen.watches(found)
+
+    @property
+    def pairs(self) -> Columns:
+        """See the class."""
+        return self._rows.columns
 
     def pair(self, found: WindowResults) -> tuple[Int64, Int64]:
         """Return every pair of a result and a rule that it matters to.
 
         :returns: int64[m] rows of *found*, in order; int64[m] rows of ``pairs``.
         """
-        if len(self._index) >= _REMEMBERED:
-            self._forget()
-        columns = (found.tenant, found.site, found.device, found.metric, found.window)
-        keys = zip(*(column.to_list() for column in columns), strict=True)
-        known = self._index.get
-        series = np.asarray([known(key, -1) for key in keys], np.int64)
-        for new in np.flatnonzero(series < 0).tolist():
-            series[new] = self._learn(*(column[new] for column in columns))
-        count = self._series["count"][series]
-        row = np.repeat(np.arange(len(series)), count)
-        place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        return row, self._series["first"][series][row] + place
+        return self._rows.pair(found, np.arange(len(found)))
 
     def board_of(self, rule: int, tenant: str, device: str) -> int | None:
         """Return a board, if it is open."""
@@ -152,27 +128,11 @@ class Sides:
             names, of.window
         )
 
-    def _learn(self, tenant: str, site: str, device: str, metric: str, window: str) -> int:
-        key = (tenant, site, device, metric, window)
-        if key in self._index:
-            return self._index[key]
-        names = Names(tenant, site, device, metric)
-        right = self._against.get((window, metric), ())
+    def _learn(self, names: Names, window: str) -> dict[str, NDArray[Any]]:
+        right = self._against.get((window, names.metric), ())
         rules = sorted({*self._chosen.of(names, window), *right})
-        series = self._index[key] = self._series.n
-        first, n = self.pairs.n, len(rules)
-        self._series.append({"first": np.asarray([first]), "count": np.asarray([n])}, 1)
-        if rules:
-            flags = [self.is_left(rule, names) for rule in rules]
-            numbers = {
-                "rule": np.asarray(rules, np.int32),
-                "site": np.full(n, self.texts.number(site), np.int32),
-                "chosen": np.asarray(flags, np.bool_),
-            }
-            self.pairs.append(numbers, n)
-        return series
-
-    def _forget(self) -> None:
-        """Forget what series are to rules; it follows from their names."""
-        self._index: dict[tuple[str, str, str, str, str], int] = {}
-        self._series, self.pairs = Columns(_SERIES), Columns(_PAIR)
+        return {
+            "rule": np.asarray(rules, np.int32),
+            "site": np.full(len(rules), self.texts.number(names.site), np.int32),
+            "chosen": np.asarray([self.is_left(rule, names) for rule in rules], np.bool_),
+        }

@@ -7,84 +7,18 @@ is corrected, and its rank grows with theirs, so the greatest rank counts here t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from streams.core.readings import Float64, Int64, Labels
+from streams.core.readings import Bool, Float64, Int64, Labels
 from streams.core.results import WindowResults
 from streams.core.selectors import Names, Selection, TraitsOf
 from streams.core.window_rules import PLAIN, Comparison, WindowRule
 
 _REMEMBERED = 100_000
-_FORGOTTEN_AT_ONCE = 16
 NOTHING = float("nan")
-Placed = tuple[int, int, str, str]
-"""Row of a result, rule, tenant, group."""
-
-
-class Value(NamedTuple):
-    """One side of a comparison: what a window said last. NaN: nothing."""
-
-    rank: int
-    value: float
-    end_ms: int
-    received_ms: int
-    kafka_ms: int
-    site: str
-
-
-@dataclass(slots=True)
-class Board:
-    """The windows of which something may still come: start -> name -> value."""
-
-    shard: int
-    end_ms: int = -1
-    windows: dict[int, dict[str, Value]] = field(default_factory=dict)
-
-    def put(self, start_ms: int, name: str, value: Value, keep_ms: int) -> int | None:
-        """Take a window; return how many values more there are, None if it changes nothing.
-
-        :param keep_ms: windows that end so long before the last one are forgotten.
-        """
-        if value.end_ms < self.end_ms - keep_ms:
-            return None
-        of = self.windows.setdefault(start_ms, {})
-        known = of.get(name)
-        if known is not None and known.rank >= value.rank:
-            return None
-        of[name] = value
-        grown = int(known is None)
-        if value.end_ms > self.end_ms:
-            self.end_ms = value.end_ms
-            grown -= self._forget(value.end_ms - keep_ms)
-        return grown
-
-    def _forget(self, before_ms: int) -> int:
-        """Drop old windows, from the first that was met on up to one that is not old."""
-        gone = 0
-        for start_ms, of in list(islice(self.windows.items(), _FORGOTTEN_AT_ONCE)):
-            if next(iter(of.values())).end_ms >= before_ms:
-                break
-            del self.windows[start_ms]
-            gone += len(of)
-        return gone
-
-    def state(self) -> list[Any]:
-        """Return what :meth:`of` takes."""
-        rows = [[s, n, *v] for s, of in self.windows.items() for n, v in of.items()]
-        return [self.end_ms, rows]
-
-    @staticmethod
-    def of(shard: int, state: Sequence[Any]) -> Board:
-        """Return a board as it was."""
-        board = Board(shard, state[0])
-        for start_ms, name, *value in state[1]:
-            board.windows.setdefault(start_ms, {})[name] = Value(*value)
-        return board
 
 
 class Chosen:
@@ -98,7 +32,6 @@ class Chosen:
         self._traits_of = traits_of
         self._selection = Selection([rule.selector for rule in rules], traits_of)
         self._known: dict[tuple[Names, str], list[int]] = {}
-        self._groups: dict[tuple[str, ...], list[tuple[int, str]]] = {}
 
     def watches(self, found: WindowResults) -> Int64:
         """Return the closed results, as rows, of windows that any rule looks at."""
@@ -117,22 +50,8 @@ class Chosen:
             self._known[names, window] = found
         return found
 
-    def placed(self, found: WindowResults, rows: Int64) -> Iterator[Placed]:
-        """Yield some results with each rule that looks at them, and the group for it."""
-        columns = (found.tenant, found.site, found.device, found.metric, found.window)
-        keys = zip(*(column.take(rows).to_list() for column in columns), strict=True)
-        for row, key in zip(rows.tolist(), keys, strict=True):
-            groups = self._groups.get(key)
-            if groups is None:
-                if len(self._groups) >= _REMEMBERED:
-                    self._groups.clear()
-                names = Names(*key[:4])
-                groups = [(i, self._group(i, names)) for i in self.of(names, key[4])]
-                self._groups[key] = groups
-            for number, group in groups:
-                yield row, number, key[0], group
-
-    def _group(self, number: int, names: Names) -> str:
+    def group(self, number: int, names: Names) -> str:
+        """Return the group of a device for a rule that compares among devices."""
         among = comparison_of(self._rules[number]).among
         if among == "type":
             return self._traits_of(names.tenant, names.site, names.device).type
@@ -156,19 +75,22 @@ def values_of(found: WindowResults, columns: Sequence[str]) -> Float64:
     return out
 
 
-def measured(how: Comparison, left: Float64, right: Float64) -> Float64:
-    """Return the differences or ratios of values; NaN where there is none."""
+def measured(ratio: Bool | bool, left: Float64, right: Float64) -> Float64:
+    """Return the differences of values, or ratios; NaN where there is none."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        value: Float64 = left - right if how.by == "difference" else left / right
+        value: Float64 = np.where(ratio, left / right, left - right)
     value[~np.isfinite(value)] = NOTHING
     return value
 
 
-def said_of(rule: WindowRule, value: Float64) -> dict[str, Any]:
-    """Return the columns of results that say these values, and nothing else of a window."""
+def said_of(window: Labels, value: Float64) -> dict[str, Any]:
+    """Return the columns of results that say these values, and nothing else of a window.
+
+    :param window: what rules look at; see :attr:`WindowRule.looks_at`.
+    """
     n = len(value)
     return {
-        "window": Labels.constant(rule.looks_at, n),
+        "window": window,
         "source": Labels.constant("", n),
         "reason": Labels.constant("compared", n),
         "count": np.isfinite(value).astype(np.int64),

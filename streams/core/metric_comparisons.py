@@ -14,11 +14,11 @@ import numpy as np
 
 from streams.core.compared_results import compared
 from streams.core.compared_sides import NO_SIDE, Sides
+from streams.core.compared_values import Come, news_among
 from streams.core.comparisons import comparison_of, values_of
 from streams.core.keyed import Keyed
 from streams.core.readings import Bool, Int32, Int64
 from streams.core.results import WindowResults
-from streams.core.segments import running_max_before
 from streams.core.selectors import Names, TraitsOf
 from streams.core.window_rules import WindowRule
 
@@ -126,23 +126,12 @@ class MetricComparisons:
         side, rule = pairs["side"][pair], pairs["rule"][pair]
         board, keep_ms = self._sides.sides["board"][side], self._keep_ms[rule]
         start_ms, end_ms, rank = found.start_ms[row], found.end_ms[row], found.rank[row]
-        heads, local = np.unique(board, return_inverse=True)
-        before_ms = boards["end_ms"][board]
-        least_ms = before_ms - keep_ms
-        until_ms = running_max_before(local, end_ms, boards["end_ms"][heads])
-        slot = self._values.find(side, start_ms)
-        c = self._values.columns
-        counts = slot >= 0
-        if counts.any():
-            # What is too old counts as gone, whether or not it has been swept.
-            counts[counts] = c["end_ms"][slot[counts]] >= least_ms[counts]
-        known = np.full(len(slot), -1, np.int64)
-        known[counts] = c["rank"][slot[counts]]
-        news = np.flatnonzero((end_ms >= until_ms - keep_ms) & (rank > known))
-        news = news[_firsts(side[news], start_ms[news], rank[news])]
+        least_ms = boards["end_ms"][board] - keep_ms
+        come = Come(side, board, start_ms, end_ms, rank, keep_ms)
+        news, slot = news_among(come, self._values, boards["end_ms"])
         np.maximum.at(boards["end_ms"], board[news], end_ms[news])
 
-        row, pair, rule, slot = row[news], pair[news], rule[news], slot[news]
+        row, pair, rule = row[news], pair[news], rule[news]
         rows: dict[str, np.ndarray[Any, Any]] = {
             "series": side[news],
             "start_ms": start_ms[news],
@@ -154,7 +143,7 @@ class MetricComparisons:
             "site": pairs["site"][pair],
             "left": pairs["chosen"][pair],
         }
-        fresh = slot < 0
+        fresh, c = slot < 0, self._values.columns
         for name, column in rows.items():
             c[name][slot[~fresh]] = column[~fresh]
         slot[fresh] = self._values.extend({name: one[fresh] for name, one in rows.items()})
@@ -243,13 +232,3 @@ class MetricComparisons:
             self._values.extend(
                 {n: np.asarray(v, types.get(n) or _VALUE[n][0]) for n, v in columns}
             )
-
-
-def _firsts(side: Int32, start_ms: Int64, rank: Int32) -> Int64:
-    """Return, in order, the first row of the greatest rank of each side and window."""
-    order = np.lexsort((-rank, start_ms, side))
-    if not len(order):
-        return order
-    s, t = side[order], start_ms[order]
-    first = np.append(True, (s[1:] != s[:-1]) | (t[1:] != t[:-1]))
-    return np.sort(order[first])

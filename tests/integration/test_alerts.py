@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import subprocess
 import sys
 import threading
@@ -11,11 +13,13 @@ from collections import deque
 
 import httpx
 import jsonschema
+import numpy as np
 import orjson
 import pytest
 import uvicorn
 from aiokafka import AIOKafkaProducer
 from fastapi import FastAPI, Request, Response
+from PIL import Image
 from standardwebhooks.webhooks import Webhook as Signer
 
 from streams.alerts.guard import pinned_address
@@ -23,6 +27,7 @@ from streams.alerts.secrets import new_secret
 from streams.errors import DeliveryError
 from streams.services.ports import free_port
 from tests.documents import DOCS
+from tests.lake_rows import write_readings
 from tests.property.test_alert_states import frame
 from tests.waiting import eventually
 from tests.windows import result, results_frame
@@ -72,7 +77,7 @@ def alerting(own_servers, processes, tmp_path):
             '[[rules]]\nname = "r"\nscore_over = 5.0\nresolve_ms = 0\n'
             '[[rules]]\nname = "hot"\nkind = "threshold"\nwindow = "1m"\nover = 90.0\n'
             f'[[webhooks]]\nname = "hook"\nurl = "http://127.0.0.1:{receiver.port}/?token={TOKEN}"\n'
-            f'secret_file = "{tmp_path}/secret"\nallow_private = true\n'
+            f'secret_file = "{tmp_path}/secret"\nallow_private = true\nchart = true\n'
             "[alerts]\nretry_min_ms = 50\nretry_max_ms = 400\n"
             'instance_id = "a1"\n'
         )
@@ -108,11 +113,14 @@ async def _publish(kafka, topic, value):
     await producer.stop()
 
 
-def test_an_alert_is_delivered_signed_and_retried_under_one_id(alerting):
+def test_an_alert_is_delivered_signed_and_retried_under_one_id(alerting, tmp_path):
     start, publish, receiver, signer = alerting
     start()
     receiver.answers.extend([503, 500, 302])
     now_ms = int(time.time() * 1000)
+    before_ms = now_ms - 300_000 + np.arange(30) * 10_000
+    names = {"tenant": "t", "site": "s", "device": "pump", "metric": "m"}
+    write_readings(tmp_path / "lake", before_ms, np.linspace(0.0, 1.0, 30), **names)
     publish(("pump", now_ms, 9.0))
     eventually(lambda: len(receiver.got) == 4, within_s=60)
     assert len(set(receiver.ids())) == 1
@@ -120,6 +128,10 @@ def test_an_alert_is_delivered_signed_and_retried_under_one_id(alerting):
     payload = signer.verify(body, headers)
     assert payload["type"] == "alert.firing"
     assert payload["data"]["device"] == "pump"
+    chart = payload["data"]["chart"]
+    image = Image.open(io.BytesIO(base64.b64decode(chart["base64"], validate=True)))
+    image.load()
+    assert (image.format, image.size) == ("PNG", (chart["width"], chart["height"]))
     hops = payload["data"]["hops"]
     order = ("event_ms", "received_ms", "kafka_ms", "worker_ms", "queued_ms", "sent_ms")
     assert [hops[name] for name in order] == sorted(hops[name] for name in order)

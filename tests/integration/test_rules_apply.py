@@ -89,6 +89,16 @@ def test_rules_and_routes_change_in_a_running_process_and_over_a_kill(
         wanted += [("d60", "odd", "firing"), ("d60", "warm", "firing")]
         eventually(lambda: said() == sorted(wanted), within_s=30)
 
+        # The file has no routes any more, but those that were applied count.
+        toml.write_text(head + ODD)
+        (warm,) = [a for a in listed(command) if a["rule"] == "warm"]
+        assert "muted" not in warm
+        command("alerts", "ack", warm["id"])
+        command("alerts", "silence", "--rule", "warm")
+        (warm,) = [a for a in listed(command) if a["rule"] == "warm"]
+        assert "acknowledged_by" in warm
+        assert warm["muted"].startswith("silence")
+
         process.kill()
         process.wait()
         apply(ODD)
@@ -98,6 +108,10 @@ def test_rules_and_routes_change_in_a_running_process_and_over_a_kill(
         publish(*(row(2, value, f"d{value:.0f}") for value in (1.0, 2.0, 3.0)), row(2, 4.0, "d60"))
         wanted.append(("d60", "odd", "resolved"))
         eventually(lambda: said() == sorted(wanted), within_s=30)
+
+
+def listed(command):
+    return orjson.loads(command("alerts", "list", "--json"))
 
 
 def _output(command):

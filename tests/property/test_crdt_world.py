@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from crdt.core.cells import Cell
 from crdt.core.edits import Take
 from crdt.core.sums import carrying
-from crdt.torture.run import Outcome, play
+from crdt.torture.run import Outcome, play, play_all, replicas_of
 from crdt.torture.world import HUB, REGISTERS, ROLES, STARTS, STOP, World, operation
 from streams.cli.main import app
 
@@ -127,6 +127,27 @@ def test_a_lost_write_is_found_and_its_seed_says_so(monkeypatch: pytest.MonkeyPa
     assert again.exit_code == 1
     assert found[0].violation in again.output
     assert f"headwater torture --seed {found[0].seed} --replicas 3 --steps 200" in again.output
+
+
+def test_several_processes_play_the_same_as_one() -> None:
+    one, two = (list(play_all(range(7), range(3, 6), 60, jobs)) for jobs in (1, 2))
+    assert one == two
+    assert [outcome.seed for outcome in one] == list(range(7))
+    assert replicas_of(4, range(3, 6)) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--replicas", "5-3"], "expected a number such as 4, or two such as 3-5"),
+        (["--replicas", "1"], "of 2 to 16"),
+        (["--jobs", "2", "--history", "out"], "expected one job"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(options: list[str], says: str) -> None:
+    found = CliRunner().invoke(app, ["torture", *options])
+    assert found.exit_code == 1
+    assert says in str(found.exception)
 
 
 def test_two_docs_that_are_each_written_over_by_the_other_come_to_rest() -> None:

@@ -1,4 +1,4 @@
-"""200 faults while worker, alerts process and Kafka are killed, and receivers fail and hang."""
+"""Faults while worker, alerts process and Kafka are killed, and receivers fail and hang."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
+from functools import partial
 
 import httpx
 import orjson
@@ -24,8 +26,7 @@ from streams.services.ports import free_port
 from streams.testing import frame
 from tests.waiting import eventually
 
-FAULTY, HEALTHY = 200, 20
-TICKS, TICK_MS, PAUSE_S = 120, 1_000, 0.25
+TICK_MS = 1_000
 PARTITIONS = 4
 TOML = """
 [[windows]]
@@ -114,33 +115,85 @@ def is_ready(env, name):
         return False
 
 
-def value_of(device, tick):
-    """A fault of four seconds, at a time of its own."""
-    kind, _, number = device.partition("-")
-    begins = 5 + int(number) % 80
-    return 99.0 if kind == "faulty" and begins <= tick < begins + 4 else 20.0
+@dataclass(frozen=True)
+class Play:
+    """How much is played. ``happen`` says at which tick what is done."""
+
+    faulty: int
+    healthy: int
+    ticks: int
+    pause_s: float
+    begins: int
+    """In how many of the first ticks faults begin."""
+    happen: dict[int, str]
+
+    def begin(self, device):
+        """The tick at which a device's fault begins."""
+        return 5 + int(device.partition("-")[2]) % self.begins
+
+    def value(self, device, tick):
+        """A fault of four seconds, at a time of its own."""
+        begin = self.begin(device)
+        return 99.0 if device.startswith("faulty") and begin <= tick < begin + 4 else 20.0
 
 
-async def publish(kafka, begin_ms, happen, revive):
-    names = [f"faulty-{i}" for i in range(FAULTY)] + [f"healthy-{i}" for i in range(HEALTHY)]
+WHOLE = Play(
+    faulty=200,
+    healthy=20,
+    ticks=120,
+    pause_s=0.25,
+    begins=80,
+    happen={
+        8: "fail",
+        20: "kill worker",
+        30: "hang",
+        45: "kill alerts",
+        55: "both keys",
+        60: "ok",
+        70: "kill kafka",
+        85: "kill worker and alerts",
+        95: "new key",
+    },
+)
+SHORT = Play(
+    faulty=40,
+    healthy=5,
+    ticks=40,
+    pause_s=0.15,
+    begins=24,
+    happen={
+        6: "fail",
+        10: "kill worker",
+        14: "hang",
+        18: "ok",
+        20: "both keys",
+        24: "kill alerts",
+        32: "new key",
+    },
+)
+
+
+async def publish(kafka, begin_ms, play, do, revive):
+    names = [f"faulty-{i}" for i in range(play.faulty)]
+    names += [f"healthy-{i}" for i in range(play.healthy)]
     places = {name: partition_of("default", name, PARTITIONS) for name in names}
     producer = AIOKafkaProducer(
         bootstrap_servers=kafka, enable_idempotence=True, request_timeout_ms=60_000
     )
     await producer.start()
     try:
-        for tick in range(TICKS):
-            if tick in happen:
-                await asyncio.to_thread(happen[tick])
+        for tick in range(play.ticks):
+            if tick in play.happen:
+                await asyncio.to_thread(do[play.happen[tick]])
             revive()
             await send(
                 producer,
                 [
-                    (places[name], name, begin_ms + tick * TICK_MS, value_of(name, tick))
+                    (places[name], name, begin_ms + tick * TICK_MS, play.value(name, tick))
                     for name in names
                 ],
             )
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(play.pause_s)
     finally:
         await producer.stop()
 
@@ -159,9 +212,9 @@ async def send(producer, rows):
     await asyncio.gather(*sent)
 
 
-async def correct(kafka, device, begin_ms):
+async def correct(kafka, play, device, begin_ms):
     """Send cold readings into every window of a device's fault: none of them was hot."""
-    begins = 5 + int(device.partition("-")[2]) % 80
+    begins = play.begin(device)
     rows = [
         (partition_of("default", device, PARTITIONS), device, begin_ms + t_ms, 0.0)
         for t_ms in range((begins - 2) * TICK_MS + 1, (begins + 6) * TICK_MS, 100)
@@ -170,10 +223,15 @@ async def correct(kafka, device, begin_ms):
         await send(producer, rows)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "play",
+    [
+        pytest.param(SHORT, id="short"),
+        pytest.param(WHOLE, id="whole", marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+    ],
+)
 def test_each_fault_fires_once_and_resolves_once_whatever_is_killed(
-    own_servers, processes, tmp_path
+    play, own_servers, processes, tmp_path
 ):
     old, new = new_secret(), new_secret()
     secret = tmp_path / "secret"
@@ -209,23 +267,25 @@ def test_each_fault_fires_once_and_resolves_once_whatever_is_killed(
         def turn(mode):
             flaky.mode = mode
 
-        happen = {
-            8: lambda: turn("fail"),
-            20: lambda: kill("worker"),
-            30: lambda: turn("hang"),
-            45: lambda: kill("alerts"),
-            55: lambda: secret.write_text(f"{new}\n{old}\n"),
-            60: lambda: turn("ok"),
-            70: kill_kafka,
-            85: lambda: (kill("worker"), kill("alerts")),
-            95: lambda: secret.write_text(f"{new}\n"),
+        do = {
+            **{mode: partial(turn, mode) for mode in ("ok", "fail", "hang")},
+            "kill worker": lambda: kill("worker"),
+            "kill alerts": lambda: kill("alerts"),
+            "kill worker and alerts": lambda: (kill("worker"), kill("alerts")),
+            "kill kafka": kill_kafka,
+            "both keys": lambda: secret.write_text(f"{new}\n{old}\n"),
+            "new key": lambda: secret.write_text(f"{new}\n"),
         }
         for name in children:
             eventually(lambda name=name: is_ready(env, name), within_s=90, every_s=0.2)
         begin_ms = (int(time.time() * 1000) - 250_000) // 2_000 * 2_000
-        asyncio.run(publish(kafka, begin_ms, happen, revive))
+        asyncio.run(publish(kafka, begin_ms, play, do, revive))
         wanted = Counter(
-            {(f"faulty-{i}", state): 1 for i in range(FAULTY) for state in ("firing", "resolved")}
+            {
+                (f"faulty-{i}", state): 1
+                for i in range(play.faulty)
+                for state in ("firing", "resolved")
+            }
         )
         for receiver in (steady, flaky):
             eventually(
@@ -234,7 +294,7 @@ def test_each_fault_fires_once_and_resolves_once_whatever_is_killed(
                 every_s=0.5,
                 what="each fault fires once and resolves once",
             )
-        asyncio.run(correct(kafka, "faulty-3", begin_ms))
+        asyncio.run(correct(kafka, play, "faulty-3", begin_ms))
         wanted["faulty-3", "retracted"] = 1
         for receiver in (steady, flaky):
             eventually(lambda receiver=receiver: receiver.states() == wanted, within_s=60)

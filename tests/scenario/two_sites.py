@@ -10,12 +10,14 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
 
+from streams.pki import Pki
 from streams.sim.proxy import Proxy
 from tests.conftest import Servers
 from tests.waiting import eventually
@@ -49,6 +51,15 @@ class Site:
         self.linked = linked
 
 
+def _signing(keys: Pki, tenant: str, site: str) -> dict[str, str]:
+    """Issue what a site signs with; return the settings that name it."""
+    folder = keys.issue(tenant, site, datetime.now(UTC)).folder
+    return {
+        "HEADWATER_TWINS__REGISTRY": str(folder / "registry.json"),
+        "HEADWATER_EDGE__KEY": str(folder / "replica.key"),
+    }
+
+
 class World:
     """What runs, what was acknowledged, and what devices did."""
 
@@ -68,7 +79,15 @@ class World:
             "HEADWATER_TWINS__PATHS": orjson.dumps(PATHS).decode(),
             "HEADWATER_COMMANDS__RETENTION_MS": "3000",
         }
-        self.env = servers.env(home, **shared)
+        # Every message between a site and the cloud is signed, and refused if it is not.
+        keys = Pki(home / "pki")
+        keys.init(["localhost"], datetime.now(UTC))
+        self.env = servers.env(
+            home,
+            **shared,
+            HEADWATER_TWINS__REGISTRY=str(keys.registry),
+            HEADWATER_GATEWAY__TWIN_KEY=str(keys.folder / "hub.key"),
+        )
         self.api = f"http://127.0.0.1:{self.env['HEADWATER_OPS__API_PORT']}"
         self.sites = {
             name: Site(
@@ -77,6 +96,7 @@ class World:
                 servers.env(
                     home / name,
                     **shared,
+                    **_signing(keys, self.tenant, name),
                     HEADWATER_EDGE__SITE=name,
                     HEADWATER_EDGE__DATA=str(home / name / "edge"),
                     HEADWATER_MQTT=f"mqtt://127.0.0.1:{proxy.port}",
@@ -91,6 +111,8 @@ class World:
         self.roles: set[str] = set()
         self.last: dict[str, int] = {}
         """The last acknowledged value of the field that only one side writes."""
+        self.limits: dict[int, str] = {}
+        """Every value of the field that all write -> who wrote it."""
         self.issued: dict[str, str] = {}
         self.begun: Counter[str] = Counter()
         self.doing: dict[str, str] = {}
@@ -151,6 +173,7 @@ class World:
         if kind == 0:
             self._patch(side, {f"desired.of_{side}": number, "desired.limit": number})
             self.last[side] = number
+            self.limits[number] = side
         elif kind == 1:
             self._patch(side, [{"op": "increment", "path": "reported.starts"}])
             self.starts += 1
@@ -160,6 +183,7 @@ class World:
 
     def limit(self, side: str, value: int) -> None:
         self._patch(side, {"desired.limit": value})
+        self.limits[value] = side
 
     def _patch(self, side: str, body: object) -> None:
         url = f"{self._base(side)}/twin"

@@ -19,7 +19,7 @@ from streams.alerts.charts import Charts, chart_of
 from streams.errors import HeadwaterError
 from streams.settings import Settings, Webhook
 from tests.documents import DOCS
-from tests.unit.test_rule_trials import START_MS, write_readings
+from tests.unit.test_rule_trials import START_MS, write_pumps
 
 SCHEMA = orjson.loads((DOCS / "alert.schema.json").read_bytes())["properties"]["data"]
 
@@ -109,7 +109,7 @@ async def test_an_empty_lake_means_no_chart(tmp_path):
 
 
 def test_the_series_comes_from_the_lake_up_to_what_the_alert_says(tmp_path, monkeypatch):
-    write_readings(tmp_path, np.linspace(60.0, 70.0, 40))
+    write_pumps(tmp_path, np.linspace(60.0, 70.0, 40))
     plots = []
     monkeypatch.setattr(charts_module, "draw", lambda plot: plots.append(plot) or b"png")
     at_ms = START_MS + 9 * 60_000

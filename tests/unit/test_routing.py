@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+import orjson
 import pytest
 
 from streams.agents.editions import Edition
 from streams.agents.routing import Times, mutes_of, routes_of
+from streams.agents.telling import Outbox
 from streams.errors import SettingsError
-from streams.settings import Maintenance, load
+from streams.settings import Maintenance, Settings, Webhook, load
 from tests.documents import titled
 
 HOOK = (
@@ -117,3 +119,12 @@ def test_maintenance_of_every_day_goes_over_midnight():
     now = at_ms("UTC", 2026, 3, 28, 11)
     assert times.is_on(now)
     assert times.is_on(times.next_ms(now))
+
+
+def test_a_message_for_an_endpoint_that_the_file_lacks_is_not_lost():
+    hook = Webhook(name="hook", url="https://e.org/", secret_file="s", tenants=["other"])
+    outbox = Outbox(Settings(webhooks=[hook]), 0)
+    alert = {"id": "alt_1", "state": "firing", "tenant": "t"}
+    (made,) = outbox.tell(alert, ["hook", "newer"])
+    assert orjson.loads(made.value)["endpoint"] == "newer"
+    assert outbox.tell(alert) == []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
 from typer.testing import CliRunner
 
 from streams.alerts.backtest import backtest
@@ -15,6 +13,7 @@ from streams.cli.main import app
 from streams.errors import HeadwaterError, SettingsError
 from streams.settings import load
 from tests.documents import titled
+from tests.lake_rows import write_readings
 
 MINUTE_MS = 60_000
 START_MS = 1_767_225_600_000
@@ -95,37 +94,20 @@ def test_late_readings_of_a_case_correct_what_fired(home):
     assert [v.found for v in run_cases(path)] == [["d"], []]
 
 
-def write_readings(root, values):
-    """A reading a minute of two devices; only one gets hot."""
+def write_pumps(root, values):
+    """Readings of two devices; only one gets hot."""
     n = len(values)
     t_ms = START_MS + np.arange(n) * MINUTE_MS // 4
     for device, found in (("pump-1", values), ("pump-2", np.full(n, 70.0))):
-        table = pa.table(
-            {
-                "tenant": ["default"] * n,
-                "site": ["north"] * n,
-                "device": [device] * n,
-                "metric": ["temperature"] * n,
-                "t_ms": t_ms,
-                "received_ms": t_ms + 10,
-                "value": found,
-                "quality": np.zeros(n, np.int16),
-                "boot": pa.nulls(n, pa.int64()),
-                "seq": pa.nulls(n, pa.int64()),
-                "text": pa.nulls(n, pa.string()),
-                "kafka_ms": t_ms + 20,
-                "kafka_partition": np.zeros(n, np.int32),
-                "kafka_offset": np.arange(n),
-                "row": np.zeros(n, np.int32),
-            }
+        write_readings(
+            root, t_ms, found, tenant="default", site="north", device=device, metric="temperature"
         )
-        write_deltalake(root / "readings", table, mode="append")
 
 
 def test_the_past_is_judged_anew(home):
     values = np.full(400, 70.0)
     values[100:140], values[300:340] = 95.0, 99.0
-    write_readings(home / "lake", values)
+    write_pumps(home / "lake", values)
     settings = load(home / "rules.toml")
     end_ms = START_MS + 100 * MINUTE_MS
     found = backtest(settings, "hot", START_MS, end_ms, root=home / "lake")
@@ -146,7 +128,7 @@ def test_the_past_is_judged_anew(home):
 def test_the_command_plots_and_writes_a_page(home, monkeypatch):
     values = np.full(100, 70.0)
     values[40:80] = 95.0
-    write_readings(home / "lake", values)
+    write_pumps(home / "lake", values)
     monkeypatch.setenv("HEADWATER_CONFIG", str(home / "rules.toml"))
     monkeypatch.setenv("HEADWATER_LAKE", str(home / "lake"))
     words = ["rules", "backtest", "hot", "--from", "2026-01-01", "--to", "2026-01-01T00:25"]
@@ -161,7 +143,7 @@ def test_a_rule_on_scores_is_tried_with_its_detector(home):
     random = np.random.default_rng(3)
     values = random.normal(20.0, 1.0, 400)
     values[350] = 60.0
-    write_readings(home / "lake", values)
+    write_pumps(home / "lake", values)
     found = backtest(
         load(home / "rules.toml"),
         "strange",
