@@ -98,6 +98,11 @@ class EdgeModels:
         why = words(live, row, score) if strange else ""
         return Judgement(name, held.version, score, live.card.threshold, strange, why)
 
+    def live(self, device: str, name: str) -> Live | None:
+        """Return the version of a model that is ready for a device."""
+        held = self._of_device.get((device, name))
+        return None if held is None else self._ready.get(held)
+
     def status(self) -> list[dict[str, Any]]:
         """Return what is ready for each device, and why not what is asked for."""
         return [

@@ -10,8 +10,9 @@ kind                works                                                       
 ==================  ==================================================================== ==========
 isolation-forest    for any shape of normal, clusters included; blind to a relation      100 trees
                     between features that breaks inside their ranges (Liu et al. 2008)
-covariance          for one elliptic cloud; Mahalanobis distance by the minimum          d²
-                    covariance determinant (Rousseeuw and Van Driessen 1999)
+covariance          for one elliptic cloud, coarse features included; Mahalanobis        d²
+                    distance by the minimum covariance determinant (Rousseeuw and Van
+                    Driessen 1999)
 pca                 for features that move together: T² within the relation, Q off it,   d·k
                     each in units of its healthy 99 % (Jackson and Mudholkar 1979)
 one-class-svm       for small data of any smooth shape (Schölkopf et al. 2001)           d·vectors
@@ -42,6 +43,8 @@ _OUTSIDE = 0.01
 _SVM_ROWS = 5_000
 """Rows that a one-class SVM learns from at most, evenly spread: it costs their square."""
 _SCALE_MIN = 1e-9
+_BLUR = 0.03
+"""What is finer than this share of a feature's standard deviation says nothing to a covariance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,10 @@ def _fit_forest(rows: Float64, seed: int) -> tuple[Any, Float64]:
 def _fit_covariance(rows: Float64, seed: int) -> tuple[Any, Float64]:
     from sklearn.covariance import MinCovDet
 
-    return MinCovDet(random_state=seed).fit(rows), _NONE
+    # A coarse feature is the same in half of the rows: the least determinant is then 0, of any such
+    # half, and what lies off that value is infinitely far away.
+    blur = np.random.default_rng(seed).normal(size=rows.shape) * (_BLUR * rows.std(axis=0))
+    return MinCovDet(random_state=seed).fit(rows + blur), _NONE
 
 
 def _fit_pca(rows: Float64, seed: int) -> tuple[Any, Float64]:

@@ -6,7 +6,7 @@ reading may teach is clipped at three spreads (Huber 1964), so that an anomaly h
 usual. A level that stays away for ``ACCEPTED_AFTER`` readings is taken as the new one, and the
 season moves with it.
 
-Cost: 22 numbers per series, and the profile.
+Cost: 23 numbers per series, and the profile.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Bool = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
-CELLS = 22
+CELLS = 23
 SEEN, LAST, TIME, SLOW, NEAR = range(5)
 SLOW_SPREAD, NEAR_SPREAD = 5, 6
 _LEVELS, _SPREADS = slice(3, 5), slice(5, 7)
 MEAN, VARIANCE = 7, 8
 _FOLLOWED = slice(9, 16)
 SEASON_SPREAD, SEASON_ERROR, LEVEL_ERROR, SHIFT, DRIFT, NOISE, USUAL_NOISE = range(9, 16)
-RUN, INTERVAL, LOW, HIGH, DWELL, ANCHOR = range(16, 22)
+RUN, INTERVAL, LOW, HIGH, DWELL, ANCHOR, USUAL_DRIFT = range(16, 23)
 
 GAUSS = 1.2533141373155001
 """sqrt(pi/2): turns a mean absolute deviation into a standard deviation, for Gaussian noise."""
@@ -47,6 +47,11 @@ MIDDLE_HALF_LIFE = 24.0
 """Of shift and noise."""
 DAYS_HALF_LIVES, ANCHOR_HALF_LIVES = 2.0, 8.0
 """Drift is the mean over two half-lives against a level over eight."""
+DRIFT_HALF_LIVES = 16.0
+"""How far the mean is from the level as a rule, over so many half-lives; it is learnt whole over
+the first ``ANCHOR_HALF_LIVES``, then in steps of at most ``DRIFT_CLIP`` times what it is: a drift
+outgrows what it teaches."""
+DRIFT_CLIP, DRIFT_LEAST = 1.5, 0.03
 SHIFT_CLIP, NOISE_CLIP, ERROR_CLIP = 4.0, 6.0, 5.0
 NOISE_FLOOR = 0.05
 SEASON_AFTER_DAYS = 1.5
@@ -81,6 +86,8 @@ class Baselines:
         self._rates = np.asarray([[slow], [alpha(NEAR_HALF_LIFE)]])
         drift = alpha(DAYS_HALF_LIVES * half_life)
         self._anchor = alpha(ANCHOR_HALF_LIVES * half_life)
+        self._usual_drift = alpha(DRIFT_HALF_LIVES * half_life)
+        self._settled = ANCHOR_HALF_LIVES * half_life
         self._followed = np.asarray([[slow], [slow], [slow], [middle], [drift], [middle], [slow]])
 
     def look(self, c: Float64, s: Int32, t_ms: Int64, x: Float64) -> Look:
@@ -126,6 +133,7 @@ class Baselines:
             seasonal=seasonal,
             shift=means[0],
             drift=means[1],
+            creep=np.abs(means[1]) / (c[USUAL_DRIFT] + DRIFT_LEAST),
             noise=np.log((means[2] + NOISE_FLOOR) / (c[USUAL_NOISE] + NOISE_FLOOR)),
             run=c[RUN],
             waited=np.where(count > 2, np.maximum(t_ms - c[TIME], 0.0) / interval, 0.0),
@@ -153,6 +161,10 @@ class Baselines:
         from_anchor = x - c[ANCHOR]
         from_anchor = np.where(early, from_anchor, np.clip(from_anchor, -bound, bound))
         c[ANCHOR] += np.maximum(self._anchor, met) * from_anchor
+        drift = np.abs(at.drift)
+        bound = np.where(count < self._settled, np.inf, DRIFT_CLIP * (c[USUAL_DRIFT] + DRIFT_LEAST))
+        drift = np.minimum(drift, bound) - c[USUAL_DRIFT]
+        c[USUAL_DRIFT] += np.maximum(self._usual_drift, met) * drift
         self._follow(c, look, spread, met)
         self._profile_learns(c, s, x, look)
         self._accept(c, s, x, look)

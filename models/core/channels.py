@@ -5,7 +5,8 @@ series' own tail says (:mod:`models.core.tails`), which begins with what is usua
 statistic: ``floor``, the least that two readings in a hundred may exceed, so that a series that
 never showed any is not alarmed by a trace of it; ``excess``, how far beyond it such readings are
 on average; ``stride``, every which reading says something new; ``pace``, how far one of them may
-move the tail. ``settling`` says after how many warm-ups the channel speaks.
+move the tail, 0 if it stays as it begins. ``settling`` says after how many warm-ups the channel
+speaks.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Moment:
     """*n* readings of different series, and what was known just before them.
 
     Gaps are value less what was usual, spreads robust standard deviations, both as the series.
-    ``shift`` and ``drift`` are mean gaps in spreads over some tens and some hundreds of readings;
+    ``shift`` and ``drift`` are mean gaps in spreads over some tens and some hundreds of readings,
+    ``creep`` the size of the latter in what it usually is;
     ``noise`` the logarithm of the newest noise over the usual; ``run`` how often the value came
     before without a change; ``waited`` the time since the last reading in usual intervals;
     ``beyond`` how far the value is outside all earlier ones, as a share of their range.
@@ -40,6 +42,7 @@ class Moment:
     seasonal: Bool
     shift: Float64
     drift: Float64
+    creep: Float64
     noise: Float64
     run: Float64
     waited: Float64
@@ -175,6 +178,21 @@ class Drift:
         return np.abs(at.drift)
 
 
+class Creep:
+    """The same mean gap, in its usual size: how much further it is than the series wanders.
+
+    Finds a level that leaves for good, however slowly: half a spread a day within days. Works for
+    series that wander by themselves, as their wandering is the measure; silent until ten half-lives
+    have shown it. Its tail does not follow: what creeps would teach it that creeping is usual.
+    """
+
+    name, floor, excess, stride, pace, settling = "creep", 2.2, 0.5, 144, 0.0, 100
+
+    def statistic(self, at: Moment) -> Float64:
+        """Return the mean gap in usual mean gaps."""
+        return at.creep
+
+
 class Range:
     """How far a reading is beyond all earlier ones, as a share of their range.
 
@@ -198,5 +216,6 @@ ALL: tuple[Channel, ...] = (
     Stuck(),
     Gap(),
     Drift(),
+    Creep(),
     Range(),
 )

@@ -107,7 +107,7 @@ class Ensemble:
     :param few: series in a round up to which each is scored by itself, in plain numbers.
     """
 
-    NAME = "ensemble/1"
+    NAME = "ensemble/2"
 
     def __init__(
         self,

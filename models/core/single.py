@@ -25,7 +25,7 @@ from models.core.channels import Channel
 from models.core.season import Profile
 
 NAMES = frozenset(
-    ("level", "spike", "season", "shift", "variance", "stuck", "gap", "drift", "range")
+    ("level", "spike", "season", "shift", "variance", "stuck", "gap", "drift", "creep", "range")
 )
 """Channels that this file knows."""
 Reading = tuple[int, int, float]
@@ -37,12 +37,13 @@ class Look:
     :class:`models.core.baselines.Look`, but numbers."""
 
     __slots__ = (
-        "drift", "expected", "floor", "hour", "known", "level_gap", "level_spread", "near_gap",
-        "near_spread", "noise", "of_day", "of_week", "outside", "per_day", "run", "season_gap",
-        "season_spread", "seasonal", "shift", "slot", "spread", "spread_of_slot", "waited",
-        "week_known",
+        "creep", "drift", "expected", "floor", "hour", "known", "level_gap", "level_spread",
+        "near_gap", "near_spread", "noise", "of_day", "of_week", "outside", "per_day", "run",
+        "season_gap", "season_spread", "seasonal", "shift", "slot", "spread", "spread_of_slot",
+        "waited", "week_known",
     )  # fmt: skip
 
+    creep: float
     drift: float
     expected: float
     floor: float
@@ -79,6 +80,7 @@ class Look:
             "stuck": float(np.log2(1.0 + self.run)) if self.run else 0.0,
             "gap": float(np.log2(self.waited)) if self.waited > 1.0 else 0.0,
             "drift": abs(self.drift),
+            "creep": self.creep,
             "range": self.outside,
         }
 
@@ -93,6 +95,8 @@ class Rates:
         self.middle = b.alpha(b.MIDDLE_HALF_LIFE)
         self.drift = b.alpha(b.DAYS_HALF_LIVES * half_life)
         self.anchor = b.alpha(b.ANCHOR_HALF_LIVES * half_life)
+        self.usual_drift = b.alpha(b.DRIFT_HALF_LIVES * half_life)
+        self.settled = b.ANCHOR_HALF_LIVES * half_life
 
 
 def look(c: list[float], reading: Reading, profile: Profile, rates: Rates) -> Look:
@@ -157,6 +161,7 @@ def _follow_means(c: list[float], x: float, at: Look, rates: Rates, met: float) 
     middle = max(rates.middle, met)
     c[b.SHIFT] = at.shift = c[b.SHIFT] + middle * (shift - c[b.SHIFT])
     c[b.DRIFT] = at.drift = c[b.DRIFT] + max(rates.drift, met) * (drift - c[b.DRIFT])
+    at.creep = abs(at.drift) / (c[b.USUAL_DRIFT] + b.DRIFT_LEAST)
     c[b.NOISE] += middle * (noise - c[b.NOISE])
 
 
@@ -184,6 +189,10 @@ def learn(c: list[float], reading: Reading, at: Look, profile: Profile, rates: R
     c[b.VARIANCE] += slow_but_first * (from_mean * from_mean - c[b.VARIANCE])
     c[b.MEAN] += slow * from_mean
     c[b.ANCHOR] += max(rates.anchor, met) * from_anchor
+    held, drift = c[b.USUAL_DRIFT], abs(at.drift)
+    if count >= rates.settled:
+        drift = min(drift, b.DRIFT_CLIP * (held + b.DRIFT_LEAST))
+    c[b.USUAL_DRIFT] += max(rates.usual_drift, met) * (drift - held)
     _follow(c, at, slow)
     _profile_learns(profile, s, x, at)
     _accept(c, profile, s, x, at)
@@ -284,7 +293,7 @@ class Tails:
             u = c[at]
             rarer = per_event * (count / (count + stride * (ta.PRIOR_WEIGHT / ta.SHARE)))
             found.append(_surprise(c, at, k, statistic, (floor, excess, rarer)))
-            if count % stride == 0.0:
+            if pace > 0.0 and count % stride == 0.0:
                 rate = max(1.0 / ta.MEMORY, 1.0 / (count / stride + 8.0)) * (ta.STEP / ta.SHARE)
                 step = min(rate, pace)
                 if statistic > u:

@@ -105,7 +105,7 @@ def learn(cells: Float64, statistic: Float64, priors: Priors, count: Float64, sp
     :param speaks: bool[k, n], which are to be learnt.
     """
     u, mean, square, seen = cells
-    due = speaks & (np.remainder(count, priors.stride) == 0.0)
+    due = speaks & (np.remainder(count, priors.stride) == 0.0) & (priors.pace > 0.0)
     met = count / priors.stride
     rate = np.maximum(1.0 / MEMORY, 1.0 / (met + 8.0)) * (STEP / SHARE)
     step = np.minimum(rate, priors.pace)

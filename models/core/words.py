@@ -66,6 +66,10 @@ def _drift(found: Finding, since_ms: int) -> str:
     return f"drifting away from the usual {_amount(found, found.expected)}{_since(found, since_ms)}"
 
 
+def _creep(found: Finding, since_ms: int) -> str:
+    return f"further from its level of the last days than it wanders{_since(found, since_ms)}"
+
+
 def _range(found: Finding, _since_ms: int) -> str:
     return f"outside of all before, {_number(found.low)} to {_amount(found, found.high)}"
 
@@ -79,6 +83,7 @@ _WORDS: dict[str, Callable[[Finding, int], str]] = {
     "stuck": _stuck,
     "gap": _gap,
     "drift": _drift,
+    "creep": _creep,
     "range": _range,
 }
 

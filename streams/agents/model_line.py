@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from prometheus_client import Counter, Gauge
@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge
 from models.core import drift
 from models.core.drift import Drift
 from models.reasons import words
-from models.shelf import Live, Shelf
+from models.shelf import Live, Pair
 from models.store import Card
 from models.trials import Trial
 from streams.agents.detectors import WHY_MAX
@@ -57,10 +57,18 @@ class _Told:
     why: str
 
 
-class ModelLine:
-    """Scores one model on the devices of one partition."""
+class Pairs(Protocol):
+    """Where models come from: :class:`models.shelf.Shelf` in a worker."""
 
-    def __init__(self, settings: Scoring, shelf: Shelf, partition: int) -> None:
+    def pair(self, name: str) -> Pair:
+        """Return who decides, and who is scored beside it."""
+        ...
+
+
+class ModelLine:
+    """Scores one model on the devices of one partition, or of a site."""
+
+    def __init__(self, settings: Scoring, shelf: Pairs, partition: int | str) -> None:
         self._settings, self._shelf = settings, shelf
         self._partition = str(partition)
         self._selection = Selection(

@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 
@@ -34,7 +35,8 @@ def learn(folder, seed):
 @pytest.fixture
 def plant(own_servers, processes, tmp_path):
     (tmp_path / "headwater.toml").write_text(
-        '[[scoring]]\nname = "pump"\npromote_rows = 1\n[worker]\nid = "w"\ninstance_id = "w1"\n'
+        '[[scoring]]\nname = "pump"\npromote_rows = 1\ndrift_rows = 20\n'
+        '[worker]\nid = "w"\ninstance_id = "w1"\n'
     )
     models = tmp_path / "models"
     learn(models, 1)
@@ -70,9 +72,15 @@ def plant(own_servers, processes, tmp_path):
     return publish, told, command, models
 
 
-def minute(start, flow, heat):
-    rows = ({"metric": m, "start": start, "value": v} for m, v in (("flow", flow), ("heat", heat)))
-    return results_frame(*rows)
+def minute(start, flow, heat, minutes=1):
+    values = (("flow", flow), ("heat", heat))
+    return results_frame(
+        *(
+            {"metric": metric, "start": at, "value": value}
+            for at in range(start, start + minutes)
+            for metric, value in values
+        )
+    )
 
 
 def test_a_worker_takes_a_promoted_model_without_a_restart_and_heeds_a_label(plant):
@@ -120,3 +128,25 @@ def test_a_worker_takes_a_promoted_model_without_a_restart_and_heeds_a_label(pla
     spike(now_ms - 300_000)
     command("labels", "remove", identity)
     assert json.loads(command("labels", "list", "--json")) == []
+
+
+def test_inputs_that_leave_what_was_learnt_are_an_alert_that_names_the_feature(
+    plant, own_servers, processes, tmp_path
+):
+    publish, *_ = plant
+    (tmp_path / "alerts.toml").write_text('[alerts]\ninstance_id = "a1"\n')
+    env = own_servers.env(tmp_path, HEADWATER_CONFIG=str(tmp_path / "alerts.toml"))
+    processes("alerts", env=env)
+    publish("aggregates", minute(1, 120.0, 60.0, minutes=30), 1)
+
+    def drift():
+        async def go():
+            kafka = own_servers.addresses["kafka"]
+            return [orjson.loads(r.value) async for r in read_all(kafka, ["alerts"]) if r.value]
+
+        return [one for one in asyncio.run(go()) if one["metric"] == "model.pump.drift"]
+
+    (alert,) = eventually(drift, within_s=60)
+    assert alert["state"] == "firing"
+    assert alert["device"] == "d"
+    assert "of heat are outside of what the model has learnt" in alert["why"]

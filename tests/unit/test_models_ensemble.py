@@ -57,6 +57,17 @@ def test_a_frozen_sensor_is_found_within_an_hour():
     assert all("quieter than usual" in words or "exactly" in words for words in said)
 
 
+def test_a_level_that_creeps_by_half_a_spread_a_day_is_found_within_days_and_named():
+    day, begin = 1_440, 12 * 1_440
+    value = noise(17 * day)
+    value[begin:] += 0.25 * np.arange(5 * day) / day
+    found = examine(value)
+    assert found.score[64:begin].max() < 5
+    late = np.flatnonzero(found.score[begin:] >= 5) + begin
+    assert begin < late[0] < begin + 4 * day
+    assert "further from its level of the last days than it wanders" in found.why(late[0])
+
+
 def test_missing_data_are_told_at_the_first_reading_after_them():
     t_ms = START_MS + np.arange(3_000) * MINUTE
     t_ms[2_000:] += 90 * MINUTE

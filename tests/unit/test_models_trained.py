@@ -68,6 +68,24 @@ def test_a_broken_relation_is_often_stranger_than_any_healthy_row(models, kind):
     assert (models[kind].score(broken) > found).mean() > 1 / 3
 
 
+def coarse(n, seed):
+    """As of a pump: a pressure of five values, and a flow that is 32.000 in most rows, now and then
+    one more or less, or off by a trace."""
+    rows, rng = healthy(n, seed), np.random.default_rng(seed + 10)
+    rows[:, 1] = 0.33 * rng.choice(5, n, p=[0.02, 0.2, 0.54, 0.2, 0.04])
+    rows[:, 2] = 32 + rng.choice([-1, 0, 1], n, p=[0.05, 0.75, 0.2])
+    rows[:, 2] += rng.choice([0, 0.003, 0.0032, 0.0036], n, p=[0.79, 0.07, 0.07, 0.07])
+    return rows
+
+
+def test_coarse_features_leave_a_covariance_that_is_no_matter_of_luck():
+    """Half of the rows have the same values, so that their determinant would be 0."""
+    rows, others = coarse(200, 1), coarse(200, 2)
+    scores = [fit("covariance", FEATURES, rows, seed).score(others) for seed in (1, 2, 3)]
+    assert np.quantile(scores[0], 0.99) < 100.0
+    assert all(np.median(np.abs(score / scores[0] - 1.0)) < 0.1 for score in scores[1:])
+
+
 def test_too_few_rows_and_unknown_kinds_are_said():
     with pytest.raises(ModelError, match="10 complete rows"):
         fit("pca", FEATURES, healthy(10), 1)
