@@ -48,7 +48,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     desk = open_desk(settings)
     base = f"hw/v1/{edge.tenant}/{edge.site}"
     link = MqttLink(
-        settings.mqtt,
+        [settings.mqtt],
         settings.broker,
         f"edge-{edge.tenant}-{edge.site}",
         retry_s=(edge.retry_min_ms / 1000, edge.retry_max_ms / 1000),
@@ -70,7 +70,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     try:
         readings = ReadingsPath(settings)
         readings.coap = resources(node, readings.latest, edge.intake.max_observers)
-        app = edge_app(node, lambda: link.why_not_ready, identity, readings)
+        app = edge_app(node, lambda: link.trouble, identity, readings)
         add_commands(app, desk, edge.site, settings.commands)
         async with (
             serve(app, settings.ops.host, settings.ops.edge_port),

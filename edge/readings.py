@@ -98,7 +98,7 @@ class ReadingsPath:
         # Each edge draws its own pauses, so that a fleet that lost its broker comes back spread.
         spread = rng.uniform(0.5, 1.5)
         self._link = MqttLink(
-            settings.mqtt,
+            [settings.mqtt],
             settings.broker,
             f"edge-up-{edge.tenant}-{edge.site}",
             retry_s=(edge.retry_min_ms / 1000 * spread, edge.retry_max_ms / 1000 * spread),
@@ -177,7 +177,7 @@ class ReadingsPath:
             ],
             "uplink": {
                 "connected": self._link.connected,
-                "why": self._link.why_not_ready,
+                "why": self._link.trouble,
                 "unanswered_batches": len(self._pump.window),
                 "resent_batches": self._pump.window.resent,
                 "round_trip_ms": round(self._pump.window.round_trip_s * 1000, 1),

@@ -106,7 +106,7 @@ class TwinBridge:
             _never,
         )
         self._down = MqttLink(
-            settings.mqtt, settings.broker, f"{identity}-twins-down", retry_s=_RETRY_S
+            [settings.mqtt], settings.broker, f"{identity}-twins-down", retry_s=_RETRY_S
         )
         self._openers, self._sealers = signing(settings)
         self._refused_s: dict[tuple[str, str, str], float] = {}
