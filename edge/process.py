@@ -17,7 +17,8 @@ from edge.commands import CommandDesk
 from edge.http import edge_app
 from edge.models import models_running
 from edge.node import EdgeNode
-from edge.readings import ReadingsPath, wall_ms
+from edge.readings import ReadingsPath, open_disk, wall_ms
+from edge.spool.spool import free_ballast
 from streams.adapters.envelopes import DOWN, UP, Opener, Sealer
 from streams.adapters.mqtt_link import MqttLink
 from streams.adapters.replica_keys import Registry, load_signer
@@ -43,6 +44,8 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     """
     edge = settings.edge
     identity = {"tenant": edge.tenant, "site": edge.site}
+    # What is opened now may have to write, on a disk that is full.
+    free_ballast(open_disk(edge))
     log = Log(edge.data / "twins.db")
     node = EdgeNode(log, edge.site, reading_of(settings.twins), wall_ms, edge.devices)
     desk = open_desk(settings)

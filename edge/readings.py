@@ -49,6 +49,17 @@ def minute_of_day() -> int:
     return now.tm_hour * 60 + now.tm_min
 
 
+def open_disk(edge: Edge) -> Disk:
+    """Return where the spool lies.
+
+    :raises SpoolError: if it cannot be used.
+    """
+    try:
+        return Disk(edge.data / "spool")
+    except OSError as error:
+        raise SpoolError(f"{edge.data}: cannot hold a spool: {error}") from error
+
+
 def open_spool(edge: Edge, now_ms: int) -> Spool:
     """Open the spool of an edge, or make it.
 
@@ -56,12 +67,8 @@ def open_spool(edge: Edge, now_ms: int) -> Spool:
     """
     limits = edge.spool
     contained = Contents(contents.count_devices, contents.thinner(limits.thin_ms))
-    try:
-        disk = Disk(edge.data / "spool")
-    except OSError as error:
-        raise SpoolError(f"{edge.data}: cannot hold a spool: {error}") from error
     return Spool(
-        disk,
+        open_disk(edge),
         _lanes(limits),
         contained,
         mint=partial(secrets.token_hex, 8),
