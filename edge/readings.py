@@ -14,10 +14,12 @@ from typing import Any
 import orjson
 
 from edge import contents
+from edge.boot_clock import BootClock
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
 from edge.errors import SpoolError
 from edge.intake import LocalBroker, SiteRequests, as_take
 from edge.latest import Latest
+from edge.running_time import RunningTime
 from edge.spool.disk import Disk
 from edge.spool.plan import LaneSpec, WhenFull
 from edge.spool.spool import LOSSES, Contents, Spool
@@ -112,12 +114,14 @@ class ReadingsPath:
             subscribe=(ack_topic(edge.tenant, edge.site),),
         )
         self._thread = SpoolThread(open_spool(edge, wall_ms()))
+        self._running_ms = RunningTime(open_disk(edge), BootClock(), wall_ms())
         clocks = Clocks(time.monotonic, wall_ms, minute_of_day)
         self._pump = Pump(self._thread, self._link, edge, clocks, rng)
         self._link.on_message, self._link.on_connect = self._pump.hear, self._pump.connected
         self._store = GroupCommit(
             self._thread,
             wall_ms,
+            self._running_ms,
             self._pump.stored,
             linger_s=edge.spool.linger_ms / 1000,
             max_rows=edge.spool.max_rows,
@@ -194,12 +198,17 @@ class ReadingsPath:
         }
 
     async def _keep_house(self) -> None:
+        pause_s = min(_EXPIRE_S, (self._edge.spool.expiry_ms or 1e9) / 4_000)
         while True:
-            await asyncio.sleep(_EXPIRE_S)
+            await asyncio.sleep(pause_s)
             try:
-                await self._thread.run(lambda spool: spool.expire(wall_ms()))
+                await self._thread.run(self._expire)
             except SpoolError as error:
                 _log.error("nothing can be given up", error=str(error))
+
+    def _expire(self, spool: Spool) -> None:
+        spool.expire(wall_ms(), self._running_ms())
+        self._running_ms.note_now_and_then()
 
     async def _tell_status(self) -> None:
         identity = {"tenant": self._edge.tenant, "site": self._edge.site}

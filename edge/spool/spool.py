@@ -161,13 +161,14 @@ class Spool:
                 self._lanes[lane], segment, mine, reason="refused", now_ms=now_ms, detail=detail
             )
 
-    def expire(self, now_ms: int) -> None:
+    def expire(self, now_ms: int, running_ms: int) -> None:
         """Give up what is too old.
 
+        :param running_ms: now, by the clock that stamped the records.
         :raises SpoolError: if the ledger cannot be written.
         """
         for lane in self._lanes.values():
-            for number in expired(lane.facts(), lane.spec, now_ms):
+            for number in expired(lane.facts(), lane.spec, running_ms):
                 lane.seal()
                 self._lose(lane, number, lane.waiting(number), reason="expired", now_ms=now_ms)
 
@@ -273,7 +274,7 @@ class Spool:
             places=_ranges(entries),
             readings=sum(record.rows for record in records),
             from_ms=min((record.oldest_ms for record in records), default=None),
-            to_ms=max((record.written_ms for record in records), default=None),
+            to_ms=max((record.oldest_ms for record in records), default=None),
             detail=detail,
             devices=devices,
             other_devices=others,
