@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import time
 from collections.abc import Coroutine, Sequence
@@ -10,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from crdt.log import Log
+from edge.brokers import in_turn, pauses_s
 from edge.coap import resources
 from edge.command_desk import join, open_desk, pass_time
 from edge.command_http import add_commands
@@ -49,12 +51,12 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     log = Log(edge.data / "twins.db")
     node = EdgeNode(log, edge.site, reading_of(settings.twins), wall_ms, edge.devices)
     desk = open_desk(settings)
-    base = f"hw/v1/{edge.tenant}/{edge.site}"
+    base, rng = f"hw/v1/{edge.tenant}/{edge.site}", random.Random()
     link = MqttLink(
-        [settings.mqtt],
+        in_turn(settings, rng),
         settings.broker,
         f"edge-{edge.tenant}-{edge.site}",
-        retry_s=(edge.retry_min_ms / 1000, edge.retry_max_ms / 1000),
+        retry_s=pauses_s(settings, rng),
         subscribe=(f"{base}/twin/down", f"{base}/cmd"),
     )
 

@@ -15,6 +15,7 @@ import orjson
 
 from edge import contents
 from edge.boot_clock import BootClock
+from edge.brokers import in_turn, pauses_s
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
 from edge.errors import SpoolError
 from edge.intake import LocalBroker, SiteRequests, as_take
@@ -97,20 +98,18 @@ class ReadingsPath:
         :raises SpoolError: if the spool cannot be used.
         """
         edge = settings.edge
-        if edge.local_mqtt == settings.mqtt:
+        if edge.local_mqtt in (settings.mqtt, *edge.brokers):
             raise SettingsError(
-                f"edge.local_mqtt and mqtt are both {settings.mqtt}: the edge would take its own "
+                f"edge.local_mqtt and mqtt are both {edge.local_mqtt}: the edge would take its own "
                 "uplink for readings; the local broker is another one than that of the gateways"
             )
         self._edge = edge
         rng = random.Random()
-        # Each edge draws its own pauses, so that a fleet that lost its broker comes back spread.
-        spread = rng.uniform(0.5, 1.5)
         self._link = MqttLink(
-            [settings.mqtt],
+            in_turn(settings, rng),
             settings.broker,
             f"edge-up-{edge.tenant}-{edge.site}",
-            retry_s=(edge.retry_min_ms / 1000 * spread, edge.retry_max_ms / 1000 * spread),
+            retry_s=pauses_s(settings, rng),
             subscribe=(ack_topic(edge.tenant, edge.site),),
         )
         self._thread = SpoolThread(open_spool(edge, wall_ms()))
