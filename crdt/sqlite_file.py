@@ -29,4 +29,6 @@ def prepare(db: sqlite3.Connection, path: Path, schema: str, version: int, advic
             f"by another version of Headwater{advice} (docs/upgrading.md)"
         )
     db.executescript(schema)
-    db.execute(f"PRAGMA user_version={version}")
+    if found != version:
+        # Each write is one more that a full disk could refuse.
+        db.execute(f"PRAGMA user_version={version}")

@@ -60,6 +60,7 @@ class GroupCommit:
         self,
         thread: SpoolThread,
         wall_ms: Callable[[], int],
+        running_ms: Callable[[], int],
         on_stored: Callable[[list[Entry]], None],
         *,
         max_rows: int,
@@ -68,12 +69,14 @@ class GroupCommit:
     ) -> None:
         """Make an idle one.
 
+        :param running_ms: stamps records, for their expiry; see :mod:`edge.running_time`.
         :param on_stored: gets the new entries, claimed, in order.
         :param linger_s: how long more is waited for before a write that is not full.
         :param max_rows: readings of one record.
         :param max_waiting_rows: readings that may wait for the disk; more are not taken.
         """
-        self._thread, self._wall_ms, self._on_stored = thread, wall_ms, on_stored
+        self._thread, self._on_stored = thread, on_stored
+        self._wall_ms, self._running_ms = wall_ms, running_ms
         self._max_rows, self._max_waiting_rows = max_rows, max_waiting_rows
         self._linger_s = linger_s
         self._waiting: deque[tuple[Readings, asyncio.Future[None]]] = deque()
@@ -147,6 +150,6 @@ class GroupCommit:
 
     def _store(self, readings: list[Readings], spool: Spool) -> list[Entry]:
         together = concat_readings(readings)
-        oldest_ms, now_ms = int(together.received_ms.min()), self._wall_ms()
-        record = Record(contents.pack(together), len(together), oldest_ms, now_ms)
-        return spool.append(READINGS_LANE, [record], now_ms, claim=True)
+        oldest_ms = int(together.received_ms.min())
+        record = Record(contents.pack(together), len(together), oldest_ms, self._running_ms())
+        return spool.append(READINGS_LANE, [record], self._wall_ms(), claim=True)

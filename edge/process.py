@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import time
 from collections.abc import Coroutine, Sequence
@@ -10,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from crdt.log import Log
+from edge.brokers import in_turn, pauses_s
 from edge.coap import resources
 from edge.command_desk import join, open_desk, pass_time
 from edge.command_http import add_commands
@@ -17,7 +19,8 @@ from edge.commands import CommandDesk
 from edge.http import edge_app
 from edge.models import models_running
 from edge.node import EdgeNode
-from edge.readings import ReadingsPath, wall_ms
+from edge.readings import ReadingsPath, open_disk, wall_ms
+from edge.spool.spool import free_ballast
 from streams.adapters.envelopes import DOWN, UP, Opener, Sealer
 from streams.adapters.mqtt_link import MqttLink
 from streams.adapters.replica_keys import Registry, load_signer
@@ -43,15 +46,17 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     """
     edge = settings.edge
     identity = {"tenant": edge.tenant, "site": edge.site}
+    # What is opened now may have to write, on a disk that is full.
+    free_ballast(open_disk(edge))
     log = Log(edge.data / "twins.db")
     node = EdgeNode(log, edge.site, reading_of(settings.twins), wall_ms, edge.devices)
     desk = open_desk(settings)
-    base = f"hw/v1/{edge.tenant}/{edge.site}"
+    base, rng = f"hw/v1/{edge.tenant}/{edge.site}", random.Random()
     link = MqttLink(
-        settings.mqtt,
+        in_turn(settings, rng),
         settings.broker,
         f"edge-{edge.tenant}-{edge.site}",
-        retry_s=(edge.retry_min_ms / 1000, edge.retry_max_ms / 1000),
+        retry_s=pauses_s(settings, rng),
         subscribe=(f"{base}/twin/down", f"{base}/cmd"),
     )
 
@@ -70,7 +75,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     try:
         readings = ReadingsPath(settings)
         readings.coap = resources(node, readings.latest, edge.intake.max_observers)
-        app = edge_app(node, lambda: link.why_not_ready, identity, readings)
+        app = edge_app(node, lambda: link.trouble, identity, readings)
         add_commands(app, desk, edge.site, settings.commands)
         async with (
             serve(app, settings.ops.host, settings.ops.edge_port),

@@ -14,10 +14,13 @@ from typing import Any
 import orjson
 
 from edge import contents
+from edge.boot_clock import BootClock
+from edge.brokers import in_turn, pauses_s
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
 from edge.errors import SpoolError
 from edge.intake import LocalBroker, SiteRequests, as_take
 from edge.latest import Latest
+from edge.running_time import RunningTime
 from edge.spool.disk import Disk
 from edge.spool.plan import LaneSpec, WhenFull
 from edge.spool.spool import LOSSES, Contents, Spool
@@ -49,6 +52,17 @@ def minute_of_day() -> int:
     return now.tm_hour * 60 + now.tm_min
 
 
+def open_disk(edge: Edge) -> Disk:
+    """Return where the spool lies.
+
+    :raises SpoolError: if it cannot be used.
+    """
+    try:
+        return Disk(edge.data / "spool")
+    except OSError as error:
+        raise SpoolError(f"{edge.data}: cannot hold a spool: {error}") from error
+
+
 def open_spool(edge: Edge, now_ms: int) -> Spool:
     """Open the spool of an edge, or make it.
 
@@ -56,12 +70,8 @@ def open_spool(edge: Edge, now_ms: int) -> Spool:
     """
     limits = edge.spool
     contained = Contents(contents.count_devices, contents.thinner(limits.thin_ms))
-    try:
-        disk = Disk(edge.data / "spool")
-    except OSError as error:
-        raise SpoolError(f"{edge.data}: cannot hold a spool: {error}") from error
     return Spool(
-        disk,
+        open_disk(edge),
         _lanes(limits),
         contained,
         mint=partial(secrets.token_hex, 8),
@@ -88,29 +98,29 @@ class ReadingsPath:
         :raises SpoolError: if the spool cannot be used.
         """
         edge = settings.edge
-        if edge.local_mqtt == settings.mqtt:
+        if edge.local_mqtt in (settings.mqtt, *edge.brokers):
             raise SettingsError(
-                f"edge.local_mqtt and mqtt are both {settings.mqtt}: the edge would take its own "
+                f"edge.local_mqtt and mqtt are both {edge.local_mqtt}: the edge would take its own "
                 "uplink for readings; the local broker is another one than that of the gateways"
             )
         self._edge = edge
         rng = random.Random()
-        # Each edge draws its own pauses, so that a fleet that lost its broker comes back spread.
-        spread = rng.uniform(0.5, 1.5)
         self._link = MqttLink(
-            settings.mqtt,
+            in_turn(settings, rng),
             settings.broker,
             f"edge-up-{edge.tenant}-{edge.site}",
-            retry_s=(edge.retry_min_ms / 1000 * spread, edge.retry_max_ms / 1000 * spread),
+            retry_s=pauses_s(settings, rng),
             subscribe=(ack_topic(edge.tenant, edge.site),),
         )
         self._thread = SpoolThread(open_spool(edge, wall_ms()))
+        self._running_ms = RunningTime(open_disk(edge), BootClock(), wall_ms())
         clocks = Clocks(time.monotonic, wall_ms, minute_of_day)
         self._pump = Pump(self._thread, self._link, edge, clocks, rng)
         self._link.on_message, self._link.on_connect = self._pump.hear, self._pump.connected
         self._store = GroupCommit(
             self._thread,
             wall_ms,
+            self._running_ms,
             self._pump.stored,
             linger_s=edge.spool.linger_ms / 1000,
             max_rows=edge.spool.max_rows,
@@ -177,7 +187,7 @@ class ReadingsPath:
             ],
             "uplink": {
                 "connected": self._link.connected,
-                "why": self._link.why_not_ready,
+                "why": self._link.trouble,
                 "unanswered_batches": len(self._pump.window),
                 "resent_batches": self._pump.window.resent,
                 "round_trip_ms": round(self._pump.window.round_trip_s * 1000, 1),
@@ -187,12 +197,17 @@ class ReadingsPath:
         }
 
     async def _keep_house(self) -> None:
+        pause_s = min(_EXPIRE_S, (self._edge.spool.expiry_ms or 1e9) / 4_000)
         while True:
-            await asyncio.sleep(_EXPIRE_S)
+            await asyncio.sleep(pause_s)
             try:
-                await self._thread.run(lambda spool: spool.expire(wall_ms()))
+                await self._thread.run(self._expire)
             except SpoolError as error:
                 _log.error("nothing can be given up", error=str(error))
+
+    def _expire(self, spool: Spool) -> None:
+        spool.expire(wall_ms(), self._running_ms())
+        self._running_ms.note_now_and_then()
 
     async def _tell_status(self) -> None:
         identity = {"tenant": self._edge.tenant, "site": self._edge.site}

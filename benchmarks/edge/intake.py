@@ -37,6 +37,7 @@ async def _taken_in(seconds: float, backlog: int) -> list[Measure]:
         take = GroupCommit(
             thread,
             lambda: time.time_ns() // 1_000_000,
+            lambda: time.monotonic_ns() // 1_000_000,
             lambda entries: _let_go(thread, entries),
             max_rows=edge.spool.max_rows,
             max_waiting_rows=edge.spool.max_waiting_rows,

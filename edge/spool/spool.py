@@ -27,7 +27,8 @@ _VERSION = 1
 _STATE = "spool.json"
 _BALLAST = "ballast"
 _BALLAST_BYTES = 1 << 20
-"""Kept free for the ledger: on a full disk it is what a loss is written into."""
+"""Kept free: on a full disk it is what a loss is written into, and what a start has to write."""
+_BALLAST_STEP_BYTES = 1 << 16
 _LIFE_BITS = 32
 _LOST = Counter("headwater_edge_lost", "Readings given up, by lane and reason.", ["lane", "reason"])
 _DISK_FULL = Counter("headwater_edge_disk_full", "Writes that the disk refused.")
@@ -53,6 +54,11 @@ class Contents:
     """``tenant/device`` -> readings."""
     thin: Callable[[Sequence[Record]], list[Record]]
     """Keeps of each series and window what shows its course; deterministic."""
+
+
+def free_ballast(disk: Disk) -> None:
+    """Give a start the room that was kept for it; a :class:`Spool` that is open keeps it anew."""
+    disk.remove(_BALLAST)
 
 
 class Spool:
@@ -81,10 +87,10 @@ class Spool:
             self.id, self.life = self._begin_life(mint)
             first = self.life << _LIFE_BITS
             self._lanes = {s.name: Lane(disk, s, first, segment_bytes) for s in lanes}
-            self._keep_ballast()
             self._replay_losses()
             for lane in self._lanes.values():
                 self._mend(lane, now_ms)
+            self._keep_ballast()
         except (OSError, ValueError) as error:
             raise SpoolError(f"{disk}: the spool cannot be opened: {error}") from error
 
@@ -155,13 +161,14 @@ class Spool:
                 self._lanes[lane], segment, mine, reason="refused", now_ms=now_ms, detail=detail
             )
 
-    def expire(self, now_ms: int) -> None:
+    def expire(self, now_ms: int, running_ms: int) -> None:
         """Give up what is too old.
 
+        :param running_ms: now, by the clock that stamped the records.
         :raises SpoolError: if the ledger cannot be written.
         """
         for lane in self._lanes.values():
-            for number in expired(lane.facts(), lane.spec, now_ms):
+            for number in expired(lane.facts(), lane.spec, running_ms):
                 lane.seal()
                 self._lose(lane, number, lane.waiting(number), reason="expired", now_ms=now_ms)
 
@@ -267,7 +274,7 @@ class Spool:
             places=_ranges(entries),
             readings=sum(record.rows for record in records),
             from_ms=min((record.oldest_ms for record in records), default=None),
-            to_ms=max((record.written_ms for record in records), default=None),
+            to_ms=max((record.oldest_ms for record in records), default=None),
             detail=detail,
             devices=devices,
             other_devices=others,
@@ -292,13 +299,17 @@ class Spool:
         self.lost[loss.reason] = self.lost.get(loss.reason, 0) + (loss.readings or 0)
 
     def _keep_ballast(self) -> None:
-        """Hold room for the ledger; on a full disk there is none to hold."""
-        try:
-            if _BALLAST not in self._disk.names("."):
-                self._disk.append(_BALLAST, bytes(_BALLAST_BYTES))
+        """Hold room for the ledger and the next start: on a full disk, what there is of it."""
+        if _BALLAST in self._disk.names("."):
+            return
+        for size in range(_BALLAST_BYTES, 0, -_BALLAST_STEP_BYTES):
+            try:
+                self._disk.append(_BALLAST, bytes(size))
+            except OSError:
+                self._disk.remove(_BALLAST)
+            else:
                 self._disk.close(_BALLAST)
-        except OSError:
-            self._disk.remove(_BALLAST)
+                return
 
     # -- a start ------------------------------------------------------------------------------
 

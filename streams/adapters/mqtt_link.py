@@ -1,7 +1,8 @@
 """A plain MQTT 5 connection for processes that send little: paho's own thread, our event loop.
 
-It reconnects with back-off for ever. The session is clean: whoever uses it says what is missing
-after :attr:`MqttLink.on_connect`, so nothing depends on what a broker kept.
+It reconnects with back-off for ever, to the next of its brokers where there are several. The
+session is clean: whoever uses it says what is missing after :attr:`MqttLink.on_connect`, so nothing
+depends on what a broker kept.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
+from prometheus_client import Counter
 
+from streams.adapters import broker_refusals
 from streams.errors import SettingsError
 from streams.log import get_logger
 from streams.settings import Mqtt
@@ -27,6 +30,9 @@ from streams.settings import Mqtt
 _log = get_logger(__name__)
 _MAX_QUEUED = 10_000
 _CONNECT_S = 5.0
+_REFUSED = Counter(
+    "headwater_mqtt_refused_publications", "Publications that a broker did not let through."
+)
 
 
 class MqttLink:
@@ -34,7 +40,7 @@ class MqttLink:
 
     def __init__(
         self,
-        address: str,
+        addresses: Sequence[str],
         login: Mqtt,
         client_id: str,
         *,
@@ -43,18 +49,25 @@ class MqttLink:
     ) -> None:
         """Make an unconnected link.
 
+        :param addresses: of brokers; if one is not there, the next is tried, from the first again
+            after the last.
         :param retry_s: shortest and longest pause between attempts.
         :param subscribe: topic filters, QoS 1.
         :raises SettingsError: if address or files of the login cannot be used.
         """
-        self._host, self._port, secure = _parse(address)
-        self._keepalive_s = login.keepalive_s
+        self._places, secure = _places(addresses)
+        self._place = 0
+        self._login = login
         self._filters = subscribe
         self._loop = asyncio.get_running_loop()
-        self._sent: dict[int, asyncio.Future[None]] = {}
+        self._sent: dict[int, tuple[str, asyncio.Future[None]]] = {}
+        self._tls_error: ssl.SSLError | None = None
+        self._stopping = False
         self.on_message: Callable[[str, bytes], None] = _ignore
         self.on_connect: Callable[[], None] = _nothing
         self.why_not_ready = "not connected to the MQTT broker yet"
+        self.refused = ""
+        """What the broker does not let through, since it let something through."""
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
         if login.username:
             client.username_pw_set(login.username, _read(login.password_file))
@@ -70,21 +83,21 @@ class MqttLink:
         client.on_disconnect = self._disconnected
         client.on_message = self._arrived
         client.on_publish = self._published
+        client.on_log = self._heard_of
         self._client = client
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
-        self._client.connect_async(
-            self._host, self._port, keepalive=self._keepalive_s, clean_start=True
-        )
+        self._aim(self._client)
         self._client.loop_start()
 
     async def stop(self) -> None:
         """Disconnect and end paho's thread."""
+        self._stopping = True
         self._client.disconnect()
         # paho joins its thread, which may be in a connection attempt.
         await asyncio.to_thread(self._client.loop_stop)
-        for future in self._sent.values():
+        for _, future in self._sent.values():
             future.cancel()
 
     def publish(
@@ -108,7 +121,8 @@ class MqttLink:
         info = self._client.publish(topic, payload, qos=1, properties=more)
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
             return None
-        future = self._sent[info.mid] = self._loop.create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._sent[info.mid] = (topic, future)
         return future
 
     @property
@@ -116,35 +130,65 @@ class MqttLink:
         """Whether the broker has accepted us and our subscription."""
         return not self.why_not_ready
 
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, or what the broker refuses on it; empty if all is well."""
+        return self.why_not_ready or self.refused
+
     # -- paho's callbacks, in paho's thread ----------------------------------------------------
 
     def _connected(self, client: mqtt.Client, _d: Any, _f: Any, code: Any, _p: Any) -> None:
         if code.is_failure:
-            self._call(self._set_ready, f"the MQTT broker refused us: {code}")
+            why = f"the MQTT broker refused us: {code}; {broker_refusals.whose(self._login)}"
+            self._not_ready(why)
         elif not self._filters:
-            self._call(self._set_ready, "")
+            self._not_ready("")
         else:
             client.subscribe([(one, SubscribeOptions(qos=1)) for one in self._filters])
 
-    def _failed(self, _client: mqtt.Client, _data: Any) -> None:
+    def _aim(self, client: mqtt.Client) -> None:
+        host, port = self._places[self._place]
+        client.connect_async(host, port, keepalive=self._login.keepalive_s, clean_start=True)
+
+    def _turn(self, client: mqtt.Client) -> None:
+        """Aim at the next broker, if there is another."""
+        if len(self._places) > 1 and not self._stopping:
+            self._place = (self._place + 1) % len(self._places)
+            self._aim(client)
+
+    def _heard_of(self, _client: mqtt.Client, _data: Any, level: int, _text: str) -> None:
+        # paho logs where it handles the error, and hands on no more than that there was one.
+        error = sys.exception() if level == mqtt.MQTT_LOG_ERR else None
+        if isinstance(error, ssl.SSLError):
+            self._tls_error = error
+
+    def _failed(self, client: mqtt.Client, _data: Any) -> None:
         # paho calls this where it handles the error, which it does not hand on.
-        error = sys.exception()
-        self._call(self._set_ready, f"the MQTT broker cannot be reached: {error}")
+        why = broker_refusals.told(sys.exception(), self._login)
+        self._not_ready(f"the MQTT broker cannot be reached: {why}")
+        self._turn(client)
 
     def _subscribed(self, _c: mqtt.Client, _d: Any, _mid: int, codes: list[Any], _p: Any) -> None:
         pairs = zip(self._filters, codes, strict=True)
         refused = [f"{one}: {code}" for one, code in pairs if code.is_failure]
         why = f"the MQTT broker refused {refused[0]}" if refused else ""
-        self._call(self._set_ready, why)
+        self._not_ready(why)
 
-    def _disconnected(self, _c: mqtt.Client, _d: Any, _f: Any, code: Any, _p: Any) -> None:
-        self._call(self._set_ready, f"the connection to the MQTT broker was lost: {code}")
+    def _disconnected(self, client: mqtt.Client, _d: Any, _f: Any, code: Any, _p: Any) -> None:
+        error, self._tls_error = self._tls_error, None
+        why = broker_refusals.told(error, self._login) if error else code
+        self._not_ready(f"the connection to the MQTT broker was lost: {why}")
+        self._turn(client)
 
     def _arrived(self, _c: mqtt.Client, _d: Any, message: mqtt.MQTTMessage) -> None:
         self._call(self._hand_on, message.topic, message.payload)
 
-    def _published(self, _c: mqtt.Client, _d: Any, mid: int, _code: Any, _p: Any) -> None:
-        self._call(self._confirm, mid)
+    def _published(self, _c: mqtt.Client, _d: Any, mid: int, code: Any, _p: Any) -> None:
+        self._call(self._confirm, mid, str(code) if code.is_failure else "")
+
+    def _not_ready(self, why: str) -> None:
+        host, port = self._places[self._place]
+        self._call(self._set_ready, why, host, port)
 
     def _call(self, what: Callable[..., None], *args: Any) -> None:
         if not self._loop.is_closed():
@@ -152,21 +196,34 @@ class MqttLink:
 
     # -- in the event loop ---------------------------------------------------------------------
 
-    def _set_ready(self, why: str) -> None:
+    def _set_ready(self, why: str, host: str, port: int) -> None:
         if why and why != self.why_not_ready:
-            _log.warning("mqtt not ready", why=why, host=self._host, port=self._port)
+            _log.warning("mqtt not ready", why=why, host=host, port=port)
         self.why_not_ready = why
         if not why:
-            _log.info("connected to the broker", host=self._host, port=self._port)
+            _log.info("connected to the broker", host=host, port=port)
             self.on_connect()
 
     def _hand_on(self, topic: str, payload: bytes) -> None:
         self.on_message(topic, payload)
 
-    def _confirm(self, mid: int) -> None:
-        future = self._sent.pop(mid, None)
+    def _confirm(self, mid: int, code: str) -> None:
+        topic, future = self._sent.pop(mid, ("", None))
+        self._note_refusal(topic, code)
         if future is not None and not future.done():
             future.set_result(None)
+
+    def _note_refusal(self, topic: str, code: str) -> None:
+        before, self.refused = self.refused, ""
+        if not code:
+            return
+        _REFUSED.inc()
+        self.refused = (
+            f"the MQTT broker lets nothing through to {topic}: {code}; is it this end's own? "
+            f"{broker_refusals.whose(self._login)}"
+        )
+        if self.refused != before:
+            _log.error("publication refused", why=self.refused)
 
 
 def _ignore(_topic: str, _payload: bytes) -> None:
@@ -175,6 +232,14 @@ def _ignore(_topic: str, _payload: bytes) -> None:
 
 def _nothing() -> None:
     return None
+
+
+def _places(addresses: Sequence[str]) -> tuple[list[tuple[str, int]], bool]:
+    """Return hosts and ports, and whether they speak TLS."""
+    found = [_parse(address) for address in addresses]
+    if len({secure for _, _, secure in found}) != 1:
+        raise SettingsError(f"{list(addresses)}: expected brokers all of mqtt://, or of mqtts://")
+    return [(host, port) for host, port, _ in found], found[0][2]
 
 
 def _parse(address: str) -> tuple[str, int, bool]:

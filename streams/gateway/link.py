@@ -23,6 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from streams.adapters.broker_refusals import told
 from streams.errors import SettingsError
 from streams.gateway import meters
 from streams.gateway.packets import ProtocolError, Publish, pubacks, subscription_ids
@@ -140,8 +141,9 @@ class Link:
                 ),
             )
         except (OSError, ValueError) as error:
-            self.why_not_ready = f"the MQTT broker {host}:{port} cannot be reached: {error}"
-            _log.warning("broker unreachable", host=host, port=port, error=str(error))
+            why = told(error, self._session.login)
+            self.why_not_ready = f"the MQTT broker {host}:{port} cannot be reached: {why}"
+            _log.warning("broker unreachable", host=host, port=port, error=why)
             return False
         self.epoch += 1
         self._watch()
@@ -196,7 +198,7 @@ class Link:
                 # TLS may hold decrypted bytes that no readiness event announces.
                 asyncio.get_running_loop().call_soon(self._readable)
         except (OSError, ProtocolError) as error:
-            self._drop(str(error))
+            self._drop(told(error, self._session.login))
             return
         self._flush()
 
@@ -224,7 +226,7 @@ class Link:
         try:
             done = packets.flush()
         except OSError as error:
-            self._drop(str(error))
+            self._drop(told(error, self._session.login))
             return
         if done and self._writing:
             loop.remove_writer(self._reading_fd)

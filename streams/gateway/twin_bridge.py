@@ -3,8 +3,8 @@
 Up: ``hw/v1/{tenant}/{site}/twin/up`` is split by device into ``twin.updates``, and ``…/cmd/status``
 into ``commands``; the PUBACK goes back when Kafka has all of it (acks=all). Down: records of
 ``twin.down`` are published to ``…/twin/down``, those of ``commands.down`` to ``…/cmd``, and
-committed when the broker has them. All are at least once, which both protocols expect. The bridge
-keeps no state and does not look into the messages.
+committed when the brokers have them. All are at least once, which both protocols expect. The
+bridge hears all brokers and speaks by all; it keeps no state and does not look into the messages.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ from streams.adapters.envelopes import (
 )
 from streams.adapters.envelopes import DOWN as DOWN_WAY
 from streams.adapters.envelopes import UP as UP_WAY
-from streams.adapters.mqtt_link import MqttLink
 from streams.adapters.rejected import rejected_record
 from streams.adapters.replica_keys import Registry, load_signer
 from streams.adapters.twin_records import SITE, TENANT, roll_record, sync_record
 from streams.errors import DecodeError, SettingsError
-from streams.gateway.link import Delivery, Link, Session
+from streams.gateway.down_links import DownLinks
+from streams.gateway.link import Delivery, Session
+from streams.gateway.links import Links
 from streams.gateway.process import client_id
 from streams.gateway.producer import Batch, OrderedProducer
 from streams.log import get_logger
@@ -92,7 +93,7 @@ class TwinBridge:
         self._producer = OrderedProducer(
             settings.kafka, f"{identity}-twins", _WINDOW, settings.topics.partitions
         )
-        self._up = Link(
+        self._up = Links(
             Session(
                 settings.mqtt,
                 settings.broker,
@@ -102,12 +103,11 @@ class TwinBridge:
                 _RECEIVE_MAXIMUM,
                 settings.gateway.session_expiry_s,
             ),
+            [settings.mqtt, *settings.gateway.brokers],
             self._receive,
             _never,
         )
-        self._down = MqttLink(
-            settings.mqtt, settings.broker, f"{identity}-twins-down", retry_s=_RETRY_S
-        )
+        self._down = DownLinks(settings, f"{identity}-twins-down")
         self._openers, self._sealers = signing(settings)
         self._refused_s: dict[tuple[str, str, str], float] = {}
         self._incoming: asyncio.Queue[Delivery] = asyncio.Queue()
@@ -160,7 +160,7 @@ class TwinBridge:
 
     def _acknowledging(self, delivery: Delivery) -> Any:
         def confirmed() -> None:
-            self._up.ack([(delivery.epoch, delivery.mid)])
+            self._up.ack([delivery])
             _UP.inc()
 
         return confirmed
@@ -176,7 +176,7 @@ class TwinBridge:
         source = {"twin": TWIN_DOWN, "cmd": COMMANDS_DOWN}[kind]
         envelope = self._seal(source, tenant, site, [(REFUSED, refusal.encode())])
         # If the broker is away it is lost: whoever was refused asks again.
-        self._down.publish(f"hw/v1/{tenant}/{site}/{_DOWN_TO[source]}", envelope)
+        self._down.tell(f"hw/v1/{tenant}/{site}/{_DOWN_TO[source]}", envelope)
 
     # -- down ---------------------------------------------------------------------------------
 
@@ -215,18 +215,13 @@ class TwinBridge:
                     await consumer.stop()
 
     async def _publish(self, source: str, records: Sequence[Any]) -> None:
-        """Publish records in order; return when the broker has them all."""
+        """Publish records in order; return when the brokers have them all."""
         sent = []
         for tenant, site, parts in down_batches(records):
             topic = f"hw/v1/{tenant}/{site}/{_DOWN_TO[source]}"
             envelope = self._seal(source, tenant, site, parts)
-            future = self._down.publish(topic, envelope)
-            while future is None:
-                # paho's queue is full: the broker is away.
-                await asyncio.sleep(_RETRY_S[0])
-                future = self._down.publish(topic, envelope)
-            sent.append(future)
-        await asyncio.gather(*sent)
+            sent.append((topic, envelope))
+        await self._down.deliver(sent)
         _DOWN.inc(len(sent))
 
     def _seal(self, source: str, tenant: str, site: str, parts: list[tuple[str, bytes]]) -> bytes:

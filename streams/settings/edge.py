@@ -124,6 +124,10 @@ class Edge(Section):
     """First pause after a lost link; it doubles, with jitter."""
     retry_max_ms: Positive = 30_000
     """Longest pause."""
+    brokers: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Further brokers of the cloud beside the top-level ``mqtt``, with the log-in of ``[broker]``,
+    as in ``gateway.brokers``. The edge takes one of them all by chance, and another when that is
+    gone. All are ``mqtt://``, or all ``mqtts://``."""
     local_mqtt: str | None = None
     """A broker of the site, ``mqtt://host:port``, whose topics are taken as ``[[mappings]]`` say.
     The broker that leads up is the top-level ``mqtt``."""

@@ -17,7 +17,8 @@ _PATIENCE_S = 10.0
 class Proxy:
     """Forwards ``127.0.0.1:port`` to a target, in a thread of its own.
 
-    While it is cut, open connections are reset and new ones refused at once.
+    While it is cut, open connections are reset and new ones refused at once. While it is frozen,
+    they stay open and nothing comes through: half-open, as after a pulled cable.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -26,6 +27,8 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self.port = 0
 
     def __enter__(self) -> Proxy:
@@ -52,6 +55,14 @@ class Proxy:
         """Listen again, on the same port."""
         self._call(self._listen())
 
+    def freeze(self) -> None:
+        """Let nothing more through, and say nothing."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
+
+    def thaw(self) -> None:
+        """Let all through that has waited, too."""
+        self._loop.call_soon_threadsafe(self._flowing.set)
+
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE_S)
 
@@ -63,6 +74,7 @@ class Proxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+        self._flowing.set()
         for writer in list(self._writers):
             writer.transport.abort()
         # Its pumps end by themselves once both ends are gone.
@@ -81,7 +93,7 @@ class Proxy:
             far_writer.transport.abort()
             writer.transport.abort()
         try:
-            await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
         except OSError:
             # One end is gone: so must be the other.
             pass
@@ -90,9 +102,9 @@ class Proxy:
             writer.transport.abort()
             far_writer.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_CHUNK):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK):
+            await self._flowing.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()

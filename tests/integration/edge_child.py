@@ -31,6 +31,7 @@ class EdgeChild:
     port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    module: tuple[str, ...] = ("streams.cli.main", "edge")
 
     def start(self) -> EdgeChild:
         settings = self.folder / f"{self.site}.toml"
@@ -48,7 +49,7 @@ class EdgeChild:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams.cli.main", "edge"],
+                [sys.executable, "-m", *self.module],
                 env={**os.environ, **variables},
                 stderr=log,
             )
@@ -99,12 +100,39 @@ class EdgeChild:
         return self.process.wait(30)
 
 
+class WallClock:
+    """The wall clock of one edge, which a test moves."""
+
+    module = ("tests.scenario.edge_child",)
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "clock"
+        self.move(0)
+
+    def env(self) -> dict[str, str]:
+        return {"HEADWATER_TEST_CLOCK": str(self._path)}
+
+    def move(self, by_ms: int) -> None:
+        """Set how far it is off."""
+        new = self._path.with_suffix(".new")
+        new.write_text(str(by_ms))
+        new.replace(self._path)
+
+
 @contextmanager
 def edge_node(
-    broker: str, folder: Path, site: str, config: str = "", **env: str
+    broker: str,
+    folder: Path,
+    site: str,
+    config: str = "",
+    clock: WallClock | None = None,
+    **env: str,
 ) -> Iterator[EdgeChild]:
     """A running edge; it is killed at the end."""
     child = EdgeChild(broker, folder, site, config, env)
+    if clock is not None:
+        child.module = clock.module
+        child.env |= clock.env()
     try:
         yield child.start()
     finally:

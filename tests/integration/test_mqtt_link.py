@@ -16,7 +16,7 @@ from tests.waiting import eventually_async
 
 
 def link_to(address: str, login: Mqtt) -> MqttLink:
-    return MqttLink(address, login, "test-link", retry_s=(0.05, 0.1))
+    return MqttLink([address], login, "test-link", retry_s=(0.05, 0.1))
 
 
 async def why(link: MqttLink, word: str) -> str:

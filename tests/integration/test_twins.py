@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,14 @@ Start = Callable[..., subprocess.Popen[bytes]]
 class World:
     """The processes of the twins, with a link between edge and broker that can be cut."""
 
-    def __init__(self, servers: Servers, proxy: Proxy, home: Path, start: Start) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        proxy: Proxy,
+        home: Path,
+        start: Start,
+        brokers: Sequence[str] = (),
+    ) -> None:
         self._start = start
         self.home = home
         self.proxy = proxy
@@ -55,6 +63,8 @@ class World:
             HEADWATER_GATEWAY__GROUP=f"gateway-{tenant}",
             HEADWATER_TWINS__PATHS=orjson.dumps(PATHS).decode(),
             HEADWATER_LOG__LEVEL="info",
+            HEADWATER_GATEWAY__BROKERS=orjson.dumps(brokers).decode(),
+            HEADWATER_EDGE__BROKERS=orjson.dumps(brokers).decode(),
         )
         keys = Pki(home / "pki")
         keys.init(["localhost"], datetime.now(UTC))
@@ -143,6 +153,16 @@ class World:
 
 @pytest.fixture
 def world(servers: Servers, tmp_path: Path) -> Iterator[World]:
+    with running_world(servers, tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def running_world(servers: Servers, tmp_path: Path, brokers: Sequence[str] = ()) -> Iterator[World]:
+    """All processes, ready.
+
+    :param brokers: beside the main one, for gateway and edge.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *, env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -159,7 +179,7 @@ def world(servers: Servers, tmp_path: Path) -> Iterator[World]:
 
     broker = urlsplit(servers.addresses["mqtt"])
     with Proxy(broker.hostname or "127.0.0.1", broker.port or 1883) as proxy:
-        found = World(servers, proxy, tmp_path, start)
+        found = World(servers, proxy, tmp_path, start, brokers)
         try:
             for name in PROCESSES:
                 found.start(name)

@@ -69,7 +69,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def age(self, wait_ms: int) -> None:
         self.now_ms += wait_ms
         with suppress(SpoolError):
-            self.spool.expire(self.now_ms)
+            self.spool.expire(self.now_ms, self.now_ms)
 
     @rule(more=st.integers(0, 1_500))
     def fill_the_disk(self, more: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from edge import process
@@ -12,8 +13,8 @@ from streams.settings import load
 
 def main() -> None:
     """Run an edge as ``headwater edge`` does, with its clock off by so many milliseconds."""
-    real, moved = process.wall_ms, Path(os.environ["HEADWATER_TEST_CLOCK"])
-    process.wall_ms = lambda: real() + int(moved.read_text())
+    real, moved = time.time_ns, Path(os.environ["HEADWATER_TEST_CLOCK"])
+    time.time_ns = lambda: real() + int(moved.read_text() or 0) * 1_000_000
     settings = load()
     configure(settings.log, "edge")
     process.main(settings)

@@ -48,7 +48,12 @@ def thread(tmp_path: Path) -> Iterator[SpoolThread]:
 
 def commit(thread: SpoolThread, stored: list[Entry], max_waiting_rows: int = 1_000) -> GroupCommit:
     return GroupCommit(
-        thread, lambda: 77, stored.extend, max_rows=100, max_waiting_rows=max_waiting_rows
+        thread,
+        lambda: 77,
+        lambda: 78,
+        stored.extend,
+        max_rows=100,
+        max_waiting_rows=max_waiting_rows,
     )
 
 
@@ -62,7 +67,7 @@ async def test_those_who_come_together_share_a_write_and_their_order(
     assert sum(entry.record.rows for entry in stored) == 80
     found = concat_readings([contents.unpack(entry.record.payload) for entry in stored])
     assert found.device.to_list() == [f"d{n}" for n in range(40) for _ in range(2)]
-    assert {entry.record.written_ms for entry in stored} == {77}
+    assert {entry.record.written_ms for entry in stored} == {78}
     again = open_spool(edge(tmp_path), 0)
     assert sum(e.record.rows for e in again.claim(READINGS_LANE, 1_000, 1 << 30)) == 80
 

@@ -94,10 +94,10 @@ def test_a_lane_that_thins_drops_only_when_all_is_thin(tmp_path: Path) -> None:
 def test_what_is_too_old_is_given_up_as_expired(tmp_path: Path) -> None:
     spool = opened(Disk(tmp_path), expiry_ms=1_000)
     fill(spool, range(5), now_ms=0)
-    spool.expire(1_000)
+    spool.expire(1_000, 1_000)
     assert ledger(spool) == []
     fill(spool, range(5, 10), now_ms=900)
-    spool.expire(1_500)
+    spool.expire(1_500, 1_500)
     kept = waiting(spool)
     assert kept[-1] == 9
     assert sum(loss.readings for loss in ledger(spool)) == 10 - len(kept)
@@ -121,10 +121,10 @@ def test_a_crash_between_ledger_and_removal_counts_once(tmp_path: Path) -> None:
     spool = opened(Disk(tmp_path), expiry_ms=10)
     fill(spool, range(5))
     with pytest.raises(KeyboardInterrupt):
-        opened(Dies(tmp_path), expiry_ms=10).expire(1_000)
+        opened(Dies(tmp_path), expiry_ms=10).expire(1_000, 1_000)
     again = opened(Disk(tmp_path), expiry_ms=10)
     assert waiting(again) == []
-    again.expire(1_000)
+    again.expire(1_000, 1_000)
     assert [loss.readings for loss in ledger(again)] == [5]
 
 
