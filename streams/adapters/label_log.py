@@ -6,42 +6,18 @@ reading as the live run did.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
 
+from streams.adapters.label_records import MARKER, decode
 from streams.adapters.log_reader import read_all
-from streams.core.feedback import Label, label_of
+from streams.core.feedback import Label
 from streams.core.placement import device_key, partition_of
-from streams.ports import TIME_MARKER_HEADER, LogRecord, header
+from streams.ports import TIME_MARKER_HEADER
 from streams.settings import Settings
 from streams.topics import LABELS, READINGS
-
-MARKER = "hw-label"
-
-
-def label_id(tenant: str, device: str, metric: str, kind: str, since_ms: int) -> str:
-    """Return the id of a label: the same if somebody says it again."""
-    parts = "\x00".join([tenant, device, metric, kind, str(since_ms)])
-    return "lab_" + hashlib.sha256(parts.encode()).hexdigest()[:24]
-
-
-def decode(value: bytes) -> Label:
-    """Read a record of ``labels``, or the header of a marker.
-
-    :raises ValueError: if it is none.
-    """
-    held = orjson.loads(value or b"null")
-    if not isinstance(held, dict):
-        raise ValueError("a label is an object")  # noqa: TRY004 as of any other wrong label
-    return label_of(held)
-
-
-def marked(record: LogRecord) -> bytes | None:
-    """Return the label that a marker carries, not yet decoded."""
-    return header(record, MARKER)
 
 
 async def publish(settings: Settings, label: Label) -> None:

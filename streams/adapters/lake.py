@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from streams.adapters import label_log
+from streams.adapters import label_records
 from streams.adapters.frames import array_labels, frame_columns, read_stream
 from streams.adapters.reading_records import RecordDecoder, Refused
 from streams.core.engine import LogRows
@@ -70,7 +70,7 @@ def rows_of(topic: str, record: Any) -> pa.Table:
 
 def _label_row(record: Any) -> pa.Table:
     try:
-        label = label_log.decode(record.value or b"")
+        label = label_records.decode(record.value or b"")
     except ValueError as error:
         raise DecodeError("bad-label", str(error)) from error
     return pa.Table.from_pylist([label.as_json()])

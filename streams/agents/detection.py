@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter
 
-from streams.adapters import label_log
+from streams.adapters import label_records
 from streams.agents.detectors import FIRST_NAME, WHY_MAX, Found, detector_of
 from streams.core.classes import Class
 from streams.core.crossings import Crossings
@@ -72,11 +72,11 @@ class Watch:
         :param stamps: int64[shards], the last offset that each has folded.
         :returns: the shard that has changed, if one has.
         """
-        value = label_log.marked(marker)
+        value = label_records.marked(marker)
         if value is None:
             return None
         try:
-            label = label_log.decode(value)
+            label = label_records.decode(value)
         except ValueError as error:
             _log.warning("not heeded: no label", offset=marker.offset, error=str(error))
             return None

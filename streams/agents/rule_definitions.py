@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from streams.agents.device_types import traits_by
 from streams.agents.window_definitions import definition_of
+from streams.core.comparisons import split
+from streams.core.rule_engine import RuleEngine
 from streams.core.rules import AnomalyRule
 from streams.core.selectors import Selector
 from streams.core.window_rules import (
@@ -58,6 +63,20 @@ def kept_ms(settings: Settings) -> dict[str, int]:
     """Return of each window, by its name in rules, how long after its end it may be corrected."""
     late_ms = settings.devices.disorder_ms + settings.devices.idle_final_ms
     return {base_name(w.name): definition_of(w).reach_ms + late_ms for w in settings.windows}
+
+
+def rule_engine(settings: Settings, rules: Sequence[WindowRule]) -> RuleEngine:
+    """Return an engine for rules on windows; those that compare devices are judged elsewhere."""
+    among = split(rules)[1]
+    return RuleEngine(
+        [rule for rule in rules if rule not in among],
+        kept_ms(settings),
+        shards=settings.topics.shards,
+        max_series=settings.alerts.max_series,
+        max_open=settings.alerts.max_open,
+        max_compared=settings.alerts.max_compared,
+        traits_of=traits_by(settings.types, settings.tags),
+    )
 
 
 def _selector(rule: Rule) -> Selector:

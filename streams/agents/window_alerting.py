@@ -10,16 +10,14 @@ from prometheus_client import Counter
 
 from streams.adapters import results, shard_codec
 from streams.adapters.rejected import rejected_from_log
-from streams.agents.device_types import traits_by
 from streams.agents.editions import Edition, Editions
 from streams.agents.forwarding import Forwarder
 from streams.agents.judges import Judges, Told
-from streams.agents.rule_definitions import kept_ms, window_rules
+from streams.agents.rule_definitions import rule_engine, window_rules
 from streams.agents.stamps import number_of
 from streams.agents.telling import StandingCounts, Teller
 from streams.agents.window_alerts import alert_of
 from streams.core.alert_states import alert_id
-from streams.core.comparisons import split
 from streams.core.log_clock import LogClock
 from streams.core.readings import Labels
 from streams.core.results import WindowResults
@@ -168,18 +166,7 @@ class WindowAlertLogic:
 
 
 def _engine_of(edition: Edition) -> RuleEngine:
-    settings = edition.settings
-    rules = window_rules(settings)
-    among = split(rules)[1]
-    return RuleEngine(
-        [rule for rule in rules if rule not in among],
-        kept_ms(settings),
-        shards=settings.topics.shards,
-        max_series=settings.alerts.max_series,
-        max_open=settings.alerts.max_open,
-        max_compared=settings.alerts.max_compared,
-        traits_of=traits_by(settings.types, settings.tags),
-    )
+    return rule_engine(edition.settings, window_rules(edition.settings))
 
 
 def as_named(found: WindowResults) -> WindowResults:

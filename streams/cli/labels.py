@@ -44,7 +44,8 @@ def add(
     import asyncio
     import getpass
 
-    from streams.adapters.label_log import label_id, publish
+    from streams.adapters.label_log import publish
+    from streams.adapters.label_records import label_id
     from streams.alerts.book import read_alert
     from streams.core.feedback import KINDS, Label
     from streams.errors import HeadwaterError

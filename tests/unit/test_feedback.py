@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.adapters.label_log import MARKER, decode, label_id
+from streams.adapters.label_records import MARKER, decode, label_id
 from streams.adapters.lake import LakeTable, rows_of
 from streams.agents.readings import make_readings
 from streams.core.feedback import FALSE_ALARM, KINDS, MISSED, Feedback, FeedbackRules, Label
