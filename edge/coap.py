@@ -1,4 +1,4 @@
-"""What an edge shows over CoAP: fields of twins, to be observed, and latest readings."""
+"""What an edge shows over CoAP: fields of twins, to be observed, latest readings and windows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiocoap import Code, Message, resource
 from aiocoap.numbers.contentformat import ContentFormat
 
 from edge.latest import Latest
+from edge.local.recent import RecentWindows
 from edge.node import EdgeNode
 from streams.intake.coap_fields import FieldsResource
 
@@ -28,6 +29,25 @@ class LatestResource(resource.Resource, resource.PathCapable):  # type: ignore[m
         if found is None:
             told = b"expected /v1/latest/DEVICE/METRIC, and a series heard since the start"
             return Message(code=Code.NOT_FOUND, payload=told)
+        payload = orjson.dumps(found)
+        return Message(code=Code.CONTENT, payload=payload, content_format=ContentFormat.JSON)
+
+
+class WindowsResource(resource.Resource, resource.PathCapable):  # type: ignore[misc]  # untyped
+    """``/v1/windows/DEVICE/METRIC``; a metric may have slashes."""
+
+    def __init__(self, recent: RecentWindows) -> None:
+        super().__init__()
+        self._recent = recent
+
+    async def render_get(self, request: Any) -> Any:
+        """Return the recent windows of a series as JSON, in blocks where they are long."""
+        path: tuple[str, ...] = request.opt.uri_path
+        found = self._recent.device(path[0], "/".join(path[1:])) if len(path) > 1 else None
+        if not found:
+            told = b"expected /v1/windows/DEVICE/METRIC, and a window closed since the start"
+            return Message(code=Code.NOT_FOUND, payload=told)
+        # No number is null in what orjson writes.
         payload = orjson.dumps(found)
         return Message(code=Code.CONTENT, payload=payload, content_format=ContentFormat.JSON)
 
@@ -63,10 +83,16 @@ class TwinFields:
 
 
 def resources(
-    node: EdgeNode, latest: Latest, max_observers: int
+    node: EdgeNode, latest: Latest, max_observers: int, recent: RecentWindows | None = None
 ) -> Mapping[tuple[str, ...], resource.Resource]:
     """Return resources by path; the node tells those who observe of changes from now on."""
     twins = TwinFields(node)
     fields = FieldsResource(twins.read, max_observers)
     node.changed = lambda device: fields.changed(device, twins.changes(device))
-    return {("v1", "devices"): fields, ("v1", "latest"): LatestResource(latest)}
+    shown: dict[tuple[str, ...], resource.Resource] = {
+        ("v1", "devices"): fields,
+        ("v1", "latest"): LatestResource(latest),
+    }
+    if recent is not None:
+        shown["v1", "windows"] = WindowsResource(recent)
+    return shown

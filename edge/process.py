@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,9 @@ from edge.command_desk import join, open_desk, pass_time
 from edge.command_http import add_commands
 from edge.commands import CommandDesk
 from edge.http import edge_app
+from edge.local.http import add_local
+from edge.local.wiring import Local
+from edge.model_scores import SiteModels
 from edge.models import models_running
 from edge.node import EdgeNode
 from edge.readings import ReadingsPath, open_disk, wall_ms
@@ -74,14 +78,21 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
     _log.info("edge", **identity, **node.status())
     try:
         readings = ReadingsPath(settings)
-        readings.coap = resources(node, readings.latest, edge.intake.max_observers)
         app = edge_app(node, lambda: link.trouble, identity, readings)
         add_commands(app, desk, edge.site, settings.commands)
-        async with (
-            serve(app, settings.ops.host, settings.ops.edge_port),
-            readings.running() as carrying,
-            models_running(node, edge.models, app),
-        ):
+        local = Local(settings, desk, readings.tell, wall_ms) if edge.local.enabled else None
+        recent = None
+        if local is not None:
+            readings.taken, recent = local.work.take, local.work.recent
+            add_local(app, local.work)
+        readings.coap = resources(node, readings.latest, edge.intake.max_observers, recent)
+        async with AsyncExitStack() as parts:
+            await parts.enter_async_context(serve(app, settings.ops.host, settings.ops.edge_port))
+            carrying = await parts.enter_async_context(readings.running())
+            models = await parts.enter_async_context(models_running(node, edge.models, app))
+            if local is not None:
+                local.work.score_by(SiteModels(settings.scoring, models.live))
+                carrying += await parts.enter_async_context(local.running())
             link.start()
             greeting = _greet(node, link, edge.retry_min_ms / 1000, edge.retry_max_ms / 1000)
             await _until(stop, (greeting, pass_time(desk)), carrying)

@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from edge.latest import Latest
 from edge.running_time import RunningTime
 from edge.spool.disk import Disk
 from edge.spool.plan import LaneSpec, WhenFull
+from edge.spool.records import Record
 from edge.spool.spool import LOSSES, Contents, Spool
 from edge.uplink.pump import ALERTS, Clocks, Pump
 from streams.adapters.mqtt_link import MqttLink
@@ -133,10 +134,28 @@ class ReadingsPath:
         self.latest = Latest(edge.max_latest)
         self.coap: Mapping[tuple[str, ...], Any] = {}
         """Resources that are shown over CoAP beside the intake."""
+        self.taken: Callable[[Readings], None] = _nobody
+        """Is told of readings that are stored."""
 
     async def _take(self, readings: Readings) -> None:
         await self._store(readings)
         self.latest.update(readings)
+        self.taken(readings)
+
+    async def tell(self, alerts: Sequence[bytes]) -> None:
+        """Put alerts, JSON each, into their lane of the spool.
+
+        :raises SpoolError: if the disk fails.
+        """
+        now_ms = wall_ms()
+
+        def store(spool: Spool) -> None:
+            written_ms = self._running_ms()
+            records = [Record(alert, 1, now_ms, written_ms) for alert in alerts]
+            spool.append(ALERTS, records, now_ms)
+
+        await self._thread.run(store)
+        self._pump.alerted()
 
     @property
     def why_not_ready(self) -> str:
@@ -215,3 +234,7 @@ class ReadingsPath:
             await asyncio.sleep(self._edge.uplink.status_ms / 1000)
             status = {**identity, "at_ms": wall_ms(), **await self.status()}
             self._pump.say_status(orjson.dumps(status))
+
+
+def _nobody(_readings: Readings) -> None:
+    return None

@@ -27,13 +27,17 @@ from streams.topics import (
     ALERT_PEERS,
     ANOMALIES,
     CONFIG,
+    EDGE_ALERTS,
     READINGS,
     ROLLUPS_PARTIAL,
 )
 
 _log = get_logger(__name__)
 MARKER = "hw-config"
-MARKED = (ALERT_GROUPS, ALERT_PEERS, ROLLUPS_PARTIAL, AGGREGATES, ANOMALIES, READINGS)
+MARKED = (
+    *(ALERT_GROUPS, ALERT_PEERS, EDGE_ALERTS, ROLLUPS_PARTIAL),
+    *(AGGREGATES, ANOMALIES, READINGS),
+)
 """In this order, so that roll-ups know of a window before its first result, and groups of a route
 before its first alert."""
 _RETRY_S = 1.0

@@ -23,8 +23,11 @@ from streams.settings import Rule, Settings
 from streams.settings.generations import base_name
 
 
-def anomaly_rules(settings: Settings) -> list[AnomalyRule]:
-    """Return the rules on ``anomalies``, in the order of the settings."""
+def anomaly_rules(settings: Settings, *, at_edge: bool = False) -> list[AnomalyRule]:
+    """Return the rules on ``anomalies``, in the order of the settings.
+
+    :param at_edge: those that edges judge, in place of those that the cloud does.
+    """
     return [
         AnomalyRule(
             rule.name,
@@ -36,12 +39,15 @@ def anomaly_rules(settings: Settings) -> list[AnomalyRule]:
             None if rule.expression is None else _condition(rule.expression),
         )
         for rule in settings.rules
-        if rule.on_scores
+        if rule.on_scores and (rule.at_edge if at_edge else rule.in_cloud)
     ]
 
 
-def window_rules(settings: Settings) -> list[WindowRule]:
-    """Return the rules on ``aggregates``, in the order of the settings."""
+def window_rules(settings: Settings, *, at_edge: bool = False) -> list[WindowRule]:
+    """Return the rules on ``aggregates``, in the order of the settings.
+
+    :param at_edge: as of :func:`anomaly_rules`.
+    """
     return [
         WindowRule(
             name=rule.name,
@@ -55,7 +61,7 @@ def window_rules(settings: Settings) -> list[WindowRule]:
             comparison=_comparison(rule),
         )
         for rule in settings.rules
-        if not rule.on_scores
+        if not rule.on_scores and (rule.at_edge if at_edge else rule.in_cloud)
     ]
 
 

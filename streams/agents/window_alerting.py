@@ -141,7 +141,8 @@ class WindowAlertLogic:
 
     def _looks(self, edition: str) -> bool:
         """Whether there are rules on windows: without, frames are not even read."""
-        return not all(rule.on_scores for rule in self._editions.of(edition).settings.rules)
+        rules = self._editions.of(edition).settings.rules
+        return any(rule.in_cloud and not rule.on_scores for rule in rules)
 
     def _forwarder(self, edition: str) -> Forwarder:
         if edition not in self._forward:

@@ -7,6 +7,7 @@ from functools import partial
 
 from streams.adapters.config_log import Documents, begin
 from streams.agents.alerting import make_alerting
+from streams.agents.edge_alerting import make_edge_alerting
 from streams.agents.grouping import make_grouping
 from streams.agents.host import HostOptions
 from streams.agents.peers import make_peers
@@ -15,7 +16,7 @@ from streams.alerts.courier import Courier
 from streams.app import AgentSpec, AppSpec, build, run
 from streams.log import configure
 from streams.settings import Settings
-from streams.topics import AGGREGATES, ALERT_GROUPS, ALERT_PEERS, ANOMALIES
+from streams.topics import AGGREGATES, ALERT_GROUPS, ALERT_PEERS, ANOMALIES, EDGE_ALERTS
 
 
 def main(settings: Settings) -> None:
@@ -28,6 +29,7 @@ def main(settings: Settings) -> None:
         AGGREGATES: make_window_alerting,
         ALERT_PEERS: make_peers,
         ALERT_GROUPS: make_grouping,
+        EDGE_ALERTS: make_edge_alerting,
     }
     learn = partial(documents.learn, settings.kafka)
     agents = [AgentSpec(topic, make(settings, documents), learn) for topic, make in makers.items()]

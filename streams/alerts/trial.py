@@ -33,6 +33,11 @@ class Trial:
         alone = settings.model_copy(
             update={
                 "topics": settings.topics.model_copy(update={"partitions": 1}),
+                # What edges judge is tried out here as in the cloud: it is the same engine.
+                "rules": [
+                    one.model_copy(update={"where": "cloud", "commands": []})
+                    for one in settings.rules
+                ],
                 **{name: [] for name in ("webhooks", "channels", "routes", "inhibitions")},
             }
         )

@@ -3,10 +3,11 @@
 from streams.settings.channels import Channel
 from streams.settings.commands import Commands
 from streams.settings.device_groups import DeviceTag, DeviceType
-from streams.settings.edge import Edge, EdgeModels, EdgeSpool, EdgeUplink
+from streams.settings.edge import Edge, EdgeLocal, EdgeModels, EdgeSpool, EdgeUplink
 from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
+from streams.settings.rule_commands import RuleCommand
 from streams.settings.rules import Rule
 from streams.settings.scoring import Scoring
 from streams.settings.sections import (
@@ -40,6 +41,7 @@ __all__ = [
     "DeviceType",
     "Devices",
     "Edge",
+    "EdgeLocal",
     "EdgeModels",
     "EdgeSpool",
     "EdgeUplink",
@@ -58,6 +60,7 @@ __all__ = [
     "RollupProcess",
     "Route",
     "Rule",
+    "RuleCommand",
     "Scoring",
     "Settings",
     "Sink",

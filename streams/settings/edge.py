@@ -107,6 +107,31 @@ class EdgeModels(Section):
     """Versions of one model that stay in the folder."""
 
 
+class EdgeLocal(Section):
+    """Work at the site: windows, detection and rules over the readings that the edge takes."""
+
+    enabled: bool = True
+    """``false``: the edge only stores and sends."""
+    windows: list[str] = Field(default=["*"])
+    """Globs over the names of ``[[windows]]``: those that are folded here, too. What local rules
+    look at always is."""
+    recent: Annotated[int, Field(gt=0, le=10_000)] = 60
+    """Results of each series and window that can be read here, the newest."""
+    max_recent: Positive = 20_000
+    """Pairs of a series and a window of which there are some; further ones are left out, and
+    counted."""
+    max_waiting_rows: Positive = 100_000
+    """Readings that may wait for the local work; beyond, the oldest are passed over by it, and
+    counted. They are stored and sent all the same."""
+    max_alerts: Positive = 1_000
+    """Alerts that are over and are still listed."""
+    max_untold: Positive = 10_000
+    """Changes of alerts that wait in memory where the disk refuses them; beyond, the oldest go."""
+    max_commands: Positive = 10_000
+    """Pairs of a rule and a device of which the last command is remembered, and published commands
+    that wait for the site's broker; further ones are not given, and counted."""
+
+
 class Edge(Section):
     """One edge node: a site."""
 
@@ -138,6 +163,7 @@ class Edge(Section):
     spool: EdgeSpool = EdgeSpool()
     uplink: EdgeUplink = EdgeUplink()
     models: EdgeModels = EdgeModels()
+    local: EdgeLocal = EdgeLocal()
 
     @field_validator("local_mqtt")
     @classmethod

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from streams.core.window_rules import PLAIN
+from streams.settings.rule_commands import RuleCommand
 from streams.settings.sections import LocatedError, Ms, Name, Positive, Section
 from streams.settings.windows import Window
 
@@ -113,6 +114,14 @@ class Rule(Section):
     """It must stay below the bound this long before the alert resolves."""
     alerts: bool = True
     """``false``: only a part of ``all`` or ``any``, and not an alert by itself."""
+    where: Literal["cloud", "edge", "both"] = "cloud"
+    """Who judges it (docs/edge.md#local-work). ``edge``: the edges, each for its site, which
+    tell the cloud; ``both``: the edge acts and shows the alert at the site, and the cloud tells."""
+    commands: Annotated[list[RuleCommand], Field(max_length=16)] = Field(default=[])
+    """What an edge has done when an alert fires or ends; needs ``where`` ``edge`` or ``both``."""
+    commands_every_ms: Ms = 10_000
+    """At least so long between two times that the rule gives commands about a device; what changes
+    sooner waits, and only the last state counts."""
     severity: Literal["info", "warning", "critical"] = "warning"
     """Goes into the alert as it is."""
     tenants: list[str] = Field(default=["*"])
@@ -161,6 +170,7 @@ class Rule(Section):
             raise LocatedError(("within_ms",), "expected how far ahead a forecast looks, above 0")
         if self.kind in _BOUNDED:
             self._has_bounds()
+        self._can_be_judged_there()
         if self.kind == "expression":
             self._uses_what_there_is()
         return self
@@ -179,6 +189,18 @@ class Rule(Section):
                 ("clear",), f"clear = {self.clear:g} is under the bound {self.under:g}"
             )
 
+    def _can_be_judged_there(self) -> None:
+        if self.commands and not self.at_edge:
+            raise LocatedError(
+                ("commands",), 'commands are given by edges; expected where = "edge" or "both"'
+            )
+        if self.commands and not self.alerts:
+            raise LocatedError(("commands",), "a rule with alerts = false gives no commands")
+        if self.among is not None and self.at_edge:
+            raise LocatedError(
+                ("where",), 'a rule that compares among devices is judged in the cloud: "cloud"'
+            )
+
     def _uses_what_there_is(self) -> None:
         from streams.adapters.expressions import variables
 
@@ -191,6 +213,16 @@ class Rule(Section):
                     f"{unknown[0]!r} is not known on scores; there are {', '.join(ON_SCORES)} "
                     "(and with a window, its aggregates)",
                 )
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether edges judge it."""
+        return self.where != "cloud"
+
+    @property
+    def in_cloud(self) -> bool:
+        """Whether the cloud judges it."""
+        return self.where != "edge"
 
     @property
     def on_scores(self) -> bool:
@@ -315,6 +347,12 @@ def _check_members(rule: Rule, i: int, rules: Sequence[Rule]) -> None:
             raise LocatedError(
                 ("rules", i, "of"),
                 f"{name!r} compares devices with each other; expected rules on one device",
+            )
+        if (rule.at_edge and not other.at_edge) or (rule.in_cloud and not other.in_cloud):
+            raise LocatedError(
+                ("rules", i, "of"),
+                f"{name!r} is judged at {other.where!r}, {rule.name!r} at {rule.where!r}; expected "
+                'the same, or "both" for the member',
             )
         if other.kind not in _MEMBERS or other.window is None:
             raise LocatedError(

@@ -398,6 +398,9 @@ class Alerts(Section):
     """Charts drawn at most for webhooks with ``chart``; further messages go without."""
     max_listed: Annotated[int, Field(gt=0, le=100)] = 20
     """Alerts that one message about a group lists; it says how many there are."""
+    max_edge_alerts: Positive = 10_000
+    """Per partition: alerts of edges of which it is remembered what was told, the newest. What an
+    edge says again of older ones is told again."""
     max_open: Positive = 100_000
     """Per partition: rules on series of which something is the matter; others do not fire, and are
     counted."""

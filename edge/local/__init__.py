@@ -1,0 +1,1 @@
+"""Local work: what an edge computes, tells and has done by itself, uplink or not."""
