@@ -1,7 +1,8 @@
 """The edge: how fast readings become durable, how few bytes they take, how fast a backlog goes up.
 
 ``stores`` measures the spool beside SQLite with the same records; ``intake`` a whole group commit;
-``wire`` bytes a reading beside JSON; ``drain`` a backlog through mosquitto and gateway into Kafka.
+``wire`` bytes a reading beside JSON; ``drain`` a backlog through mosquitto and gateway into Kafka;
+``local`` what local work costs, and how long from a reading to a command.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.edge.drain import drained
 from benchmarks.edge.intake import taken_in
+from benchmarks.edge.local import worked
 from benchmarks.edge.stores import compared
 from benchmarks.edge.wire import on_the_wire
 from benchmarks.report import Measure
 
-PARTS = ("stores", "intake", "wire", "drain")
+PARTS = ("stores", "intake", "wire", "drain", "local")
 _BACKLOG = 10_000_000
 
 
@@ -29,6 +31,7 @@ def run(*, seconds: float, seed: int, only: Sequence[str] = ()) -> list[Measure]
         "intake": lambda: taken_in(seconds, _BACKLOG),
         "wire": lambda: on_the_wire(seed),
         "drain": lambda: drained(_BACKLOG),
+        "local": lambda: worked(seconds),
     }
     unknown = set(only) - set(PARTS)
     if unknown:

@@ -55,10 +55,10 @@ def drained(backlog: int) -> list[Measure]:
             "HEADWATER_EDGE__DATA": str(home / "edge"),
             "HEADWATER_EDGE__SPOOL__MAX_BYTES": str(1 << 33),
         }
-        stack.enter_context(_process("gateway", env, home, ports["GATEWAY"]))
+        stack.enter_context(process("gateway", env, home, ports["GATEWAY"]))
         intake = {**env, "HEADWATER_EDGE__INTAKE__HTTP_PORT": str(post)}
         began_s = time.monotonic()
-        edge = stack.enter_context(_process("edge", intake, home, ports["EDGE"]))
+        edge = stack.enter_context(process("edge", intake, home, ports["EDGE"]))
         latencies, memory = asyncio.run(_watch(servers["kafka"], ports["EDGE"], post, edge))
         rate = backlog / (time.monotonic() - began_s)
         return [
@@ -82,7 +82,7 @@ def _address(servers: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _process(
+def process(
     name: str, env: dict[str, str], home: Path, port: int
 ) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "streams.cli.main", name]

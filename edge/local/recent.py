@@ -41,7 +41,8 @@ class RecentWindows:
             strict=True,
         )
         for (device, metric, window), *row in zip(names, *columns.values(), strict=True):
-            self._put(device, (metric, window), dict(zip(columns, row, strict=True)))
+            result = {"metric": metric, "window": window, **dict(zip(columns, row, strict=True))}
+            self._put(device, (metric, window), result)
         _SERIES.set(self._count)
 
     def device(
@@ -52,10 +53,10 @@ class RecentWindows:
         if found is None:
             return None
         return [
-            {"metric": name, "window": of, **result}
+            results[start_ms]
             for (name, of), results in sorted(found.items())
             if metric in (None, name) and window in (None, of)
-            for _, result in sorted(results.items())
+            for start_ms in sorted(results)
         ]
 
     def _put(self, device: str, series: tuple[str, str], result: Result) -> None:

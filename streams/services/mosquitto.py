@@ -20,6 +20,7 @@ persistence true
 persistence_location {root}/
 autosave_interval 1
 max_inflight_messages 0
+set_tcp_nodelay true
 max_queued_messages 0
 max_queued_bytes 268435456
 message_size_limit 16777216
