@@ -15,6 +15,7 @@ from crdt.core.commands.model import Command, CommandError
 from crdt.sqlite_file import LogError
 from edge.errors import SpoolError
 from edge.local.actuator import Actuator
+from edge.local.evaluation import Evaluation
 from edge.local.journal import Journal
 from edge.local.pacing import Due, Pacer
 from edge.local.recent import RecentWindows
@@ -311,3 +312,41 @@ def test_recent_windows_are_the_newest_in_their_last_revision() -> None:
     recent.update(results(0, 1.0, device="e"))
     assert recent.device("e") is None
     assert recent.device("d", metric="other") == []
+
+
+def scored(score: float, t_ms: int) -> Any:
+    from streams.core.results import Scores
+
+    label = {"tenant": "default", "site": "north", "device": "d", "metric": "model.pump"}
+    text = {**label, "detector": "pump/1", "why": "the pump is strange"}
+    whole = {"t_ms": t_ms, "received_ms": t_ms, "kafka_ms": t_ms, "offset": 0, "row": 0}
+    numbers = {"value": score, "score": score, "expected": 0.0, "spread": 1.0}
+    return Scores(
+        **{name: Labels.constant(value, 1) for name, value in text.items()},
+        **{name: np.array([value]) for name, value in {**whole, **numbers}.items()},
+    )
+
+
+def test_scores_of_the_sites_models_go_by_the_local_rules() -> None:
+    given = Settings(
+        windows=[Window(name="1s", size_ms=1_000)],
+        rules=[Rule(name="worn", metrics=["model.*"], resolve_ms=0, where="edge")],
+    )
+    evaluation = Evaluation(given)
+
+    class Models:
+        def take(self, found, offset):
+            assert offset >= 0
+            return [scored(9.0 if found.mean[0] > 50 else 0.0, int(found.end_ms[0]))]
+
+    evaluation.models = Models()
+    told = [
+        one
+        for n, value in enumerate((90.0, 10.0, 10.0))
+        for one in evaluation.take(readings(value, first_ms=1_000 * n), 5_000).alerts
+    ]
+    assert [(one["rule"], one["metric"], one["state"]) for one in told] == [
+        ("worn", "model.pump", "firing"),
+        ("worn", "model.pump", "resolved"),
+    ]
+    assert "the pump is strange" in told[0]["why"]
