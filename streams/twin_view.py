@@ -62,11 +62,13 @@ def history_lines(history: History) -> list[str]:
     for step in history.steps:
         lines.append(f"[bold]{utc(step.at_ms, with_ms=True)}[/]  {escape(step.source)}")
         lines += [f"  {line}" for line in diff_lines(step.fields)]
-        lines += [
-            f"  [magenta]! {escape(conflict['path'])}[/] {escape(conflict['why'])}"
-            for conflict in step.conflicts
-        ]
+        lines += [f"  {line}" for line in conflict_lines(step.conflicts)]
     return lines
+
+
+def conflict_lines(conflicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each conflict, as markup."""
+    return [f"[magenta]! {escape(one['path'])}[/] {escape(one['why'])}" for one in conflicts]
 
 
 def value_of(side: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ _READING = Reading(Policies((("reported.starts", "counter"),)))
 def run(*, seconds: float, seed: int, only: Sequence[str] = ()) -> list[Measure]:
     """Measure, and return the figures.
 
-    :param seconds: seeds of the torture are played for a quarter of it: a sample, which says what
+    :param seconds: seeds of the torture are played for a sixth of it: a sample, which says what
         all would take. ``headwater torture --seeds 10000`` plays them.
     :param seed: the first of them.
     :param only: parts of ``PARTS``; default: all.
@@ -59,7 +59,7 @@ def run(*, seconds: float, seed: int, only: Sequence[str] = ()) -> list[Measure]
         "size": lambda: after_overwrites(OVERWRITES),
         "speed": lambda: edits_and_merges(_EDITS),
         "agent": lambda: agent(DEVICES),
-        "torture": lambda: torture(seed, seconds / 4),
+        "torture": lambda: torture(seed, seconds / 6),
     }
     found: list[Measure] = []
     for name in only or PARTS:

@@ -29,11 +29,14 @@ def check(
 
     Example: headwater config check deploy/headwater.toml
     """
+    from rich.markup import escape
+
     from streams.agents.readings import make_readings
     from streams.alerts.channel import channels_of
     from streams.extensions import GROUPS, installed
     from streams.intake.mapping import TopicMap
     from streams.settings import config_path, load
+    from streams.settings.doubts import doubts
 
     settings = load(path)
     TopicMap(settings.mappings)
@@ -42,6 +45,8 @@ def check(
     channels_of(settings.model_copy(update={"webhooks": []}))
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[green]✓[/] {path or config_path()} is valid")
+    for doubt in doubts(settings):
+        console.print(f"[yellow]![/] {escape(doubt)}")
     for group in GROUPS:
         found = ", ".join(
             one.name if one.is_ours else f"{one.name} ({one.package} {one.version})"

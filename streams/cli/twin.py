@@ -45,6 +45,43 @@ def get(
     console().print(f"conflicts {len(found['conflicts'])}   digest {found['digest']}")
 
 
+@twin.command()
+def watch(
+    device: Device,
+    edge: Edge = None,
+    api: Api = None,
+    tenant: Tenant = "default",
+    *,
+    every_ms: Annotated[int, typer.Option(min=50, help="Between two looks, in ms")] = 1_000,
+    changes: Annotated[int, typer.Option(min=0, help="End after so many; 0: never")] = 0,
+    json: Json = False,
+) -> None:
+    """Follow a twin: what changes, and which conflicts show, until Ctrl-C.
+
+    It looks once a second, and shows the last of what changes faster; headwater twin history has
+    all.
+
+    Example: headwater twin watch pump-1 --edge http://127.0.0.1:8106
+    """
+    import time
+    from itertools import islice
+
+    from streams.terminal import console, utc
+    from streams.twin_view import conflict_lines, diff_lines
+    from streams.twin_watch import watch as follow
+
+    def look() -> Any:
+        return _ask("GET", device, edge, api, tenant, or_empty=True)
+
+    for news in islice(follow(look, lambda: time.sleep(every_ms / 1000)), changes or None):
+        if json:
+            print_json(news.as_json())
+            continue
+        now = utc(time.time_ns() // 1_000_000)
+        for line in (*diff_lines(news.fields), *conflict_lines(news.conflicts)):
+            console().print(f"[bold]{now}[/]  {line}")
+
+
 @twin.command("set")
 def set_fields(
     device: Device,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -252,6 +254,20 @@ def test_the_command_line_changes_a_twin_and_explains_it(world: World) -> None:
     assert shown[1]["fields"]["desired.speed"]["winner"] == "cloud"
     assert "hall 3" in world.headwater("get", world.device, *edge)
     assert "no conflicts" in world.headwater("conflicts", world.device, *cloud)
+
+    with ThreadPoolExecutor(1) as pool:
+        looks = ("--every-ms", "50", "--changes", "1")
+        watched = pool.submit(world.headwater, "watch", world.device, *looks, *edge)
+        values = itertools.count()
+
+        def seen() -> bool:
+            """Change something until it has looked."""
+            world.edit("edge", reported_seen=next(values))
+            return watched.done()
+
+        eventually(seen, within_s=60)
+        assert "reported.seen" in watched.result()
+    world.edit("edge", reported_seen=None)
 
     said = world.headwater("increment", world.device, "reported.starts", "--by", "2", *edge)
     assert said == "+ reported.starts = 2\n"

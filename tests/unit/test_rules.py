@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
 from streams.adapters.expressions import MAX_SIGNS, check, condition
 from streams.agents.rule_definitions import anomaly_rules, window_rules
+from streams.cli.main import app
 from streams.errors import SettingsError
 from streams.settings import load
+from streams.settings.doubts import doubts
 from tests.documents import titled
 
 WINDOW = '[[windows]]\nname = "1m"\nsize_ms = 60000\nmetrics = ["t*"]\n'
@@ -121,6 +124,18 @@ def test_an_offence_is_named_with_its_line(loaded, rule, says):
     with pytest.raises(SettingsError) as error:
         loaded(f'{WINDOW}[[rules]]\nname = "r"\n{rule}\n')
     assert says in str(error.value)
+
+
+def test_a_metric_that_does_not_exist_is_doubted(loaded):
+    rule = '[[rules]]\nname = "r"\nwindow = "1m"\nmetrics = ["tempo", "t*"]\nover = 1.0\n'
+    leak = 'kind = "compare"\nwith_metric = "twist"\n'
+    assert doubts(loaded(WINDOW + rule + leak)) == []
+    declared = loaded('[metrics.tempi]\nunit = "bar"\n' + WINDOW + rule + leak)
+    assert doubts(declared) == [
+        "rule 'r' looks at 'tempo', which is not in [metrics]; did you mean 'tempi'?",
+        "rule 'r' looks at 'twist', which is not in [metrics]",
+    ]
+    assert "did you mean" in CliRunner().invoke(app, ["config", "check"]).output
 
 
 def test_a_rule_on_scores_is_no_part_of_a_composition(loaded):
