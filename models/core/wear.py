@@ -9,8 +9,8 @@ from the median sizes of differences over several steps, so that wild readings d
 
 Works for wear that grows steadily on the scale that it is given on; what grows by a share of
 itself, such as vibration of a bearing, is straight as its logarithm. Does not know load or repair:
-begin anew after one. The interval is too narrow while less than half a life was seen
-(``docs/models.md``). Cost: the square of the points, which are thinned to ``POINTS_MAX``.
+begin anew after one. How often the interval holds: ``docs/models.md``. Cost: the square of the
+points, which are thinned to ``POINTS_MAX``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ Float64 = NDArray[np.float64]
 POINTS_MIN, POINTS_MAX = 10, 200
 _NORMAL = 1.4826
 _STRETCHES = 5.0
+_WANDER_LEAST = 0.1
+"""Share of the differences over the longest lag that is wander at least: few of them cannot show
+that there is none. As the lag grows with the points, this vanishes."""
 _RATES = 41
 """Rates, and levels, over which the distribution is averaged."""
 _LEVELS = 9
@@ -148,7 +151,9 @@ def _wander_and_noise(flat: Float64, step: float, n: int) -> tuple[float, float]
     found = np.asarray([_variance(flat[lag:] - flat[:-lag]) for lag in lags])
     # Few differences over long lags are independent: they count for less.
     slope, offset = np.polyfit(lags, found, 1, w=1.0 / lags)
-    slope = min(max(float(slope), 0.0), float(found[0]))
+    # Early, chance often makes a wander of 0 of differences that hardly cover it.
+    least = _WANDER_LEAST * float(found[-1]) / float(lags[-1])
+    slope = min(max(float(slope), least), float(found[0]))
     noise = max((float(found[0]) - slope) / 2.0, 0.0) if offset < 0 else float(offset) / 2.0
     # A process that is seen over few of its own steps may wander more than it showed.
     more = 1.0 + 2.0 / np.sqrt(n / lags[-1])

@@ -27,6 +27,11 @@ def test_the_interval_of_ninety_percent_holds_about_as_often(exponential):
     assert 0.8 <= coverage(0.8, exponential=exponential) <= 0.98
 
 
+@pytest.mark.parametrize("exponential", [False, True], ids=["steady", "exponential"])
+def test_it_holds_early_in_a_life_too(exponential):
+    assert 0.84 <= coverage(0.3, exponential=exponential) <= 0.98
+
+
 def test_a_straight_line_is_told_to_the_day():
     day = np.arange(50.0)
     found = time_to_limit(day, 1.0 + 0.1 * day, 10.9)
