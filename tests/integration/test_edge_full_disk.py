@@ -20,10 +20,10 @@ _SMALL, _LARGE = "2m", "32m"
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A tmpfs of 2 MiB; skips the test where none may be mounted."""
+def small_disk(folder: Path, size: str = _SMALL) -> Iterator[Path]:
+    """A tmpfs; skips the test where none may be mounted."""
     folder.mkdir()
-    mounting = ["mount", "-t", "tmpfs", "-o", f"size={_SMALL}", "tmpfs", str(folder)]
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
         done = subprocess.run(mounting, capture_output=True, text=True, check=False)
     except OSError as error:

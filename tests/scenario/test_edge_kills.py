@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,11 +21,13 @@ import pytest
 
 from streams.sim.proxy import Proxy
 from tests.conftest import Servers
-from tests.integration.edge_child import EdgeChild, edge_node
+from tests.integration.edge_child import EdgeChild, WallClock, edge_node
 from tests.integration.gateway_child import Arrived, GatewayChild, gateway, reader, unique
+from tests.integration.test_edge_full_disk import small_disk
 from tests.waiting import eventually, eventually_async
 
 _ROWS = 50
+_HOUR_MS = 3_600_000
 
 
 class Sender:
@@ -31,22 +35,31 @@ class Sender:
 
     def __init__(self, edge: EdgeChild, device: str) -> None:
         self._edge, self.device = edge, device
+        self._rng = random.Random(device)
         self._stop = threading.Event()
         self.accepted = 0
         self._thread = threading.Thread(target=self._send)
 
     def _send(self) -> None:
         while not self._stop.is_set():
-            numbers = range(self.accepted, self.accepted + _ROWS)
-            rows = [
-                {"device": self.device, "t_ms": 1 + n, "boot": 1, "seq": n, "m": n} for n in numbers
-            ]
-            try:
-                done = self._edge.post(rows).status_code == 202
-            except httpx.HTTPError:
-                done = False
+            done = self._post(range(self.accepted, self.accepted + _ROWS))
             self.accepted += _ROWS if done else 0
             self._stop.wait(0.02 if done else 0.2)
+
+    def _post(self, numbers: Sequence[int]) -> bool:
+        rows = [
+            {"device": self.device, "t_ms": 1 + n, "boot": 1, "seq": n, "m": n} for n in numbers
+        ]
+        try:
+            return self._edge.post(rows).status_code == 202
+        except httpx.HTTPError:
+            return False
+
+    def sends_again(self) -> None:
+        """Post what was accepted before once more, in another order."""
+        numbers = list(range(max(0, self.accepted - 10 * _ROWS), self.accepted))
+        self._rng.shuffle(numbers)
+        self._post(numbers)
 
     def __enter__(self) -> Sender:
         self._thread.start()
@@ -66,8 +79,24 @@ Act = Callable[[], None]
 Story = Callable[[dict[str, Act], Sender], None]
 
 
-def acts(servers: Servers, link: Proxy, edge: EdgeChild, cloud: GatewayChild) -> dict[str, Act]:
+@dataclass(frozen=True)
+class Site:
+    """All that things can happen to."""
+
+    servers: Servers
+    link: Proxy
+    cloud: GatewayChild
+    edge: EdgeChild
+    sender: Sender
+    clock: WallClock
+    """Of the edge."""
+    disk: Path
+    """Where the edge keeps what it has; if it is a small one of its own, it gets full, too."""
+
+
+def acts(site: Site) -> dict[str, Act]:
     """All that can happen, each undone before it returns."""
+    servers, link, cloud, edge = site.servers, site.link, site.cloud, site.edge
 
     def cut_the_link() -> None:
         link.cut()
@@ -103,6 +132,25 @@ def acts(servers: Servers, link: Proxy, edge: EdgeChild, cloud: GatewayChild) ->
         eventually(lambda: edge.waiting() >= 10 * _ROWS, what="readings wait")
         os.kill(pid, signal.SIGCONT)
 
+    def silence_the_link() -> None:
+        link.freeze()
+        eventually(lambda: edge.waiting() >= 10 * _ROWS, what="readings wait")
+        link.thaw()
+
+    def set_the_clock_forth_and_back() -> None:
+        for moved_ms in (_HOUR_MS, -_HOUR_MS, 0):
+            site.clock.move(moved_ms)
+            site.sender.sends_more()
+
+    def fill_the_disk_and_kill_the_edge() -> None:
+        refused = edge.metric("disk_full_total")
+        filler = site.disk / "filler"
+        fill(filler)
+        eventually(lambda: edge.metric("disk_full_total") > refused, what="the disk is full")
+        edge.kill()
+        edge.start()
+        filler.unlink()
+
     found = (
         cut_the_link,
         kill_the_edge_without_a_link,
@@ -111,22 +159,40 @@ def acts(servers: Servers, link: Proxy, edge: EdgeChild, cloud: GatewayChild) ->
         stop_the_broker_without_a_word,
         kill_the_edge,
     )
-    return {act.__name__: act for act in found}
+    more = (silence_the_link, set_the_clock_forth_and_back, fill_the_disk_and_kill_the_edge)
+    return {act.__name__: act for act in (*found, *(more if site.disk.is_mount() else ()))}
+
+
+def fill(path: Path) -> None:
+    """Take all the room that a disk has."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4_096))
 
 
 @contextmanager
-def site(servers: Servers, folder: Path) -> Iterator[tuple[dict[str, Act], Sender]]:
-    """Gateway, link, edge and a device that sends."""
+def running(servers: Servers, folder: Path) -> Iterator[tuple[dict[str, Act], Sender]]:
+    """Gateway, link, edge and a device that sends; what the edge keeps is in ``disk``."""
+    clock, disk = WallClock(folder), folder / "disk"
+    disk.mkdir(exist_ok=True)
     address = servers.addresses
     parts = urlsplit(address["mqtt"])
     assert parts.hostname and parts.port
     with (
         Proxy(parts.hostname, parts.port) as link,
         gateway(address["kafka"], address["mqtt"], folder, "") as cloud,
-        edge_node(f"mqtt://127.0.0.1:{link.port}", folder, unique("site")) as edge,
+        edge_node(
+            f"mqtt://127.0.0.1:{link.port}",
+            folder,
+            unique("site"),
+            clock=clock,
+            HEADWATER_EDGE__DATA=str(disk / "edge"),
+            HEADWATER_EDGE__SPOOL__EXPIRY_MS=str(_HOUR_MS // 2),
+            HEADWATER_BROKER__KEEPALIVE_S="2",
+        ) as edge,
         Sender(edge, unique("dev")) as sender,
     ):
-        yield acts(servers, link, edge, cloud), sender
+        yield acts(Site(servers, link, cloud, edge, sender, clock, disk)), sender
         sender.__exit__()
         eventually(lambda: edge.waiting() == 0, within_s=90, what="all is up")
         assert edge.status()["given_up"] == {}
@@ -135,7 +201,7 @@ def site(servers: Servers, folder: Path) -> Iterator[tuple[dict[str, Act], Sende
 
 def told(servers: Servers, folder: Path, story: Story) -> tuple[str, int]:
     """Play a story to its end; return the device and how many readings were accepted."""
-    with site(servers, folder) as (possible, sender):
+    with running(servers, folder) as (possible, sender):
         story(possible, sender)
     return sender.device, sender.accepted
 
@@ -185,8 +251,8 @@ async def test_each_thing_that_can_die_dies_once(own_servers: Servers, tmp_path:
 async def test_things_die_at_random_for_minutes(
     own_servers: Servers, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    seed = random.randrange(1 << 32)
-    (tmp_path / "seed").write_text(str(seed))
+    seed = int(os.environ.get("HEADWATER_TEST_SEED", random.randrange(1 << 32)))
+    logging.getLogger(__name__).warning("HEADWATER_TEST_SEED=%d", seed)
 
     def story(possible: dict[str, Act], sender: Sender) -> None:
         rng = random.Random(seed)
@@ -194,6 +260,8 @@ async def test_things_die_at_random_for_minutes(
         while time.monotonic() < end_s:
             time.sleep(rng.uniform(0, 2))  # when it dies is the point
             possible[rng.choice(sorted(possible))]()
+            sender.sends_again()
             sender.sends_more()
 
-    await play(own_servers, tmp_path, story)
+    with small_disk(tmp_path / "disk", "64m"):
+        await play(own_servers, tmp_path, story)
