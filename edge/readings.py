@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -18,8 +18,11 @@ from edge.boot_clock import BootClock
 from edge.brokers import in_turn, pauses_s
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
 from edge.errors import SpoolError
+from edge.filters import Filters
 from edge.intake import LocalBroker, SiteRequests, as_take
+from edge.keeping import Keeping
 from edge.latest import Latest
+from edge.ring import RING, Ring
 from edge.running_time import RunningTime
 from edge.spool.disk import Disk
 from edge.spool.plan import LaneSpec, WhenFull
@@ -80,6 +83,32 @@ def open_spool(edge: Edge, now_ms: int) -> Spool:
     )
 
 
+def open_keeping(
+    settings: Settings, life: int, wall_ms: Callable[[], int], running_ms: Callable[[], int]
+) -> Keeping:
+    """Open filters and ring of an edge; a ring that is there is read though no filter is left.
+
+    :param life: of the spool.
+    :raises SpoolError: if the ring cannot be used.
+    """
+    edge, limits = settings.edge, settings.edge.ring
+    folder = edge.data / RING
+    if not any(one.mode != "all" for one in settings.filters) and not folder.exists():
+        return Keeping(wall_ms, running_ms)
+    try:
+        disk = Disk(folder)
+    except OSError as error:
+        raise SpoolError(f"{folder}: cannot hold a ring: {error}") from error
+    ring = Ring(
+        disk,
+        max_bytes=limits.max_bytes,
+        retention_ms=limits.retention_ms,
+        life=life,
+        segment_bytes=limits.segment_bytes,
+    )
+    return Keeping(wall_ms, running_ms, Filters(settings.filters, limits.max_series), ring)
+
+
 def _lanes(limits: EdgeSpool) -> list[LaneSpec]:
     return [
         LaneSpec(ALERTS, 0, _SMALL_LANE_BYTES, 0, WhenFull.DROP_OLDEST),
@@ -112,15 +141,19 @@ class ReadingsPath:
             retry_s=pauses_s(settings, rng),
             subscribe=(ack_topic(edge.tenant, edge.site),),
         )
-        self._thread = SpoolThread(open_spool(edge, wall_ms()))
+        spool = open_spool(edge, wall_ms())
         self._running_ms = RunningTime(open_disk(edge), BootClock(), wall_ms())
+        self._keeping = open_keeping(settings, spool.life, wall_ms, self._running_ms)
+        gaps_ms = (one.max_gap_ms for one in settings.filters)
+        recovered = self._keeping.recover(spool, max(gaps_ms, default=0))
+        _log.info("spool and ring", life=spool.life, sent_after_all=recovered)
+        self._thread = SpoolThread(spool)
         clocks = Clocks(time.monotonic, wall_ms, minute_of_day)
         self._pump = Pump(self._thread, self._link, edge, clocks, rng)
         self._link.on_message, self._link.on_connect = self._pump.hear, self._pump.connected
         self._store = GroupCommit(
             self._thread,
-            wall_ms,
-            self._running_ms,
+            self._keeping.keep,
             self._pump.stored,
             linger_s=edge.spool.linger_ms / 1000,
             max_rows=edge.spool.max_rows,
@@ -161,17 +194,28 @@ class ReadingsPath:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._link.stop()
+            await self._let_go()
             self._thread.close()
+
+    async def _let_go(self) -> None:
+        """Store what waits in the filters, to be sent by the next life."""
+        try:
+            await self._thread.run(partial(self._keeping.flush, everything=True))
+            await self._thread.run(lambda _: self._keeping.close())
+        except SpoolError as error:
+            # It lies in the ring, and the next life sends it from there.
+            _log.error("what waits in the filters is not in the spool", error=str(error))
 
     async def status(self) -> dict[str, Any]:
         """Return how lanes, link and window are."""
-        lanes = await self._thread.run(lambda spool: spool.status)
+        lanes, ring = await self._thread.run(lambda spool: (spool.status, self._keeping.status))
         now_ms = wall_ms()
         spool = self._thread.spool
         return {
             "spool": spool.id,
             "life": spool.life,
             "stored": self._store.stored,
+            "filtered": self._keeping.filtered,
             "confirmed": self._pump.confirmed,
             "given_up": dict(spool.lost),
             "lanes": [
@@ -185,6 +229,14 @@ class ReadingsPath:
                 }
                 for lane in lanes
             ],
+            "ring": ring
+            and {
+                "readings": ring.rows,
+                "bytes": ring.size,
+                "max_bytes": ring.max_bytes,
+                "reaches_back_ms": now_ms - ring.oldest_ms if ring.oldest_ms else 0,
+                "retention_ms": self._edge.ring.retention_ms,
+            },
             "uplink": {
                 "connected": self._link.connected,
                 "why": self._link.trouble,
@@ -202,8 +254,9 @@ class ReadingsPath:
             await asyncio.sleep(pause_s)
             try:
                 await self._thread.run(self._expire)
+                self._pump.stored(await self._thread.run(self._keeping.keep_house))
             except SpoolError as error:
-                _log.error("nothing can be given up", error=str(error))
+                _log.error("spool or ring cannot be kept", error=str(error))
 
     def _expire(self, spool: Spool) -> None:
         spool.expire(wall_ms(), self._running_ms())

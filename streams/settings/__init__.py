@@ -3,7 +3,8 @@
 from streams.settings.channels import Channel
 from streams.settings.commands import Commands
 from streams.settings.device_groups import DeviceTag, DeviceType
-from streams.settings.edge import Edge, EdgeModels, EdgeSpool, EdgeUplink
+from streams.settings.edge import Edge, EdgeModels, EdgeRing, EdgeSpool, EdgeUplink
+from streams.settings.filters import Filter
 from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
@@ -41,8 +42,10 @@ __all__ = [
     "Devices",
     "Edge",
     "EdgeModels",
+    "EdgeRing",
     "EdgeSpool",
     "EdgeUplink",
+    "Filter",
     "Gateway",
     "Influx",
     "Inhibition",

@@ -147,3 +147,36 @@ async def test_what_an_edge_gave_up_is_told_in_the_topic_of_losses(
         assert loss["devices"] == {f"default/{device}": 100}
     finally:
         await consumer.stop()
+
+
+async def test_a_filtered_series_goes_up_as_corners_and_lies_whole_in_the_ring(
+    kafka: str, mqtt: str, arrived: Arrived, tmp_path: Path
+) -> None:
+    device, site = unique("dev"), unique("site")
+    config = '[[filters]]\nmode = "swinging-door"\nbound = 0.1\n'
+    with (
+        gateway(kafka, mqtt, tmp_path, ""),
+        edge_node(mqtt, tmp_path, site, config) as edge,
+    ):
+
+        async def have(values: set[float]) -> None:
+            async def complete() -> bool:
+                await arrived.read()
+                return set(arrived.of(device)) >= values
+
+            await eventually_async(complete, what=f"{values} of {device}")
+            assert set(arrived.of(device)) == values
+
+        # The values are a straight line, of which the last one waits.
+        assert edge.post(rows(device, 0, 50)).status_code == 202
+        await have({0.0})
+        assert edge.status()["filtered"] == 49
+        edge.kill()
+        edge.start()
+        await have({0.0, 49.0})
+        assert edge.post(rows(device, 50, 50)).status_code == 202
+        assert edge.stop() == 0
+        edge.start()
+        await have({0.0, 49.0, 50.0, 99.0})
+        # All of them, and what was released to go up after all.
+        assert edge.status()["ring"]["readings"] == 102
