@@ -195,6 +195,12 @@ def released(late: Readings) -> Offered:
     return Offered(_unnumbered(late, np.ones(len(late), np.bool_)), _marked(late, RELEASED))
 
 
+def raw_of(ring: Readings) -> Readings:
+    """Return rows of the ring as they came, each once."""
+    raw = ring.take(ring.quality & RELEASED == 0)
+    return replace(raw, quality=(raw.quality & ~np.uint8(MARKS)).astype(np.uint8))
+
+
 def unsent_of(ring: Readings) -> int:
     """Return by how many more readings lie in the ring alone, with these rows in it."""
     marks = ring.quality & MARKS

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from edge import contents
+from edge.backfill import Backfills
 from edge.boot_clock import BootClock
 from edge.brokers import in_turn, pauses_s
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
@@ -27,10 +28,11 @@ from edge.running_time import RunningTime
 from edge.spool.disk import Disk
 from edge.spool.plan import LaneSpec, WhenFull
 from edge.spool.spool import LOSSES, Contents, Spool
-from edge.uplink.pump import ALERTS, Clocks, Pump
+from edge.uplink.pump import ALERTS, BACKFILL, Clocks, Pump
 from streams.adapters.mqtt_link import MqttLink
 from streams.core.readings import Readings
 from streams.errors import SettingsError
+from streams.intake.backfill_wire import progress_topic, request_topic
 from streams.intake.coap import serve_coap
 from streams.intake.http import serve_http
 from streams.intake.mapping import TopicMap
@@ -42,6 +44,8 @@ from streams.settings import Edge, EdgeSpool, Settings
 _log = get_logger(__name__)
 _SMALL_LANE_BYTES = 1 << 24
 _EXPIRE_S = 5.0
+_REPORT_S = 86_400
+"""How long a broker keeps the last report on a backfill."""
 
 
 def wall_ms() -> int:
@@ -114,6 +118,7 @@ def _lanes(limits: EdgeSpool) -> list[LaneSpec]:
         LaneSpec(ALERTS, 0, _SMALL_LANE_BYTES, 0, WhenFull.DROP_OLDEST),
         LaneSpec(LOSSES, 1, _SMALL_LANE_BYTES, 0, WhenFull.REFUSE),
         LaneSpec(READINGS_LANE, 2, limits.max_bytes, limits.expiry_ms, WhenFull(limits.when_full)),
+        LaneSpec(BACKFILL, 3, _SMALL_LANE_BYTES, 0, WhenFull.REFUSE),
     ]
 
 
@@ -139,7 +144,7 @@ class ReadingsPath:
             settings.broker,
             f"edge-up-{edge.tenant}-{edge.site}",
             retry_s=pauses_s(settings, rng),
-            subscribe=(ack_topic(edge.tenant, edge.site),),
+            subscribe=(ack_topic(edge.tenant, edge.site), request_topic(edge.tenant, edge.site)),
         )
         spool = open_spool(edge, wall_ms())
         self._running_ms = RunningTime(open_disk(edge), BootClock(), wall_ms())
@@ -150,7 +155,14 @@ class ReadingsPath:
         self._thread = SpoolThread(spool)
         clocks = Clocks(time.monotonic, wall_ms, minute_of_day)
         self._pump = Pump(self._thread, self._link, edge, clocks, rng)
-        self._link.on_message, self._link.on_connect = self._pump.hear, self._pump.connected
+        self._backfills = Backfills(
+            self._thread,
+            self._keeping.ring,
+            wall_ms,
+            found=self._pump.asked,
+            say=self._tell_backfill,
+        )
+        self._link.on_message, self._link.on_connect = self._hear, self._pump.connected
         self._store = GroupCommit(
             self._thread,
             self._keeping.keep,
@@ -171,6 +183,17 @@ class ReadingsPath:
         await self._store(readings)
         self.latest.update(readings)
 
+    def _hear(self, topic: str, payload: bytes) -> None:
+        if topic == request_topic(self._edge.tenant, self._edge.site):
+            self._backfills.hear(payload)
+        else:
+            self._pump.hear(topic, payload)
+
+    def _tell_backfill(self, report: bytes) -> None:
+        if self._link.connected:
+            topic = progress_topic(self._edge.tenant, self._edge.site)
+            self._link.publish(topic, report, expiry_s=_REPORT_S, retain=True)
+
     @property
     def why_not_ready(self) -> str:
         """Why readings do not come in; empty if they do. The uplink may be down."""
@@ -179,7 +202,12 @@ class ReadingsPath:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[list[asyncio.Task[None]]]:
         """Carry readings until the block ends; gives the tasks that must not end before."""
-        work = [self._pump.run(), self._keep_house(), self._tell_status()]
+        work = [
+            self._pump.run(),
+            self._keep_house(),
+            self._tell_status(),
+            self._backfills.run(),
+        ]
         if self._broker:
             work.append(self._broker.run())
         tasks = [asyncio.create_task(one) for one in work]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 
+import orjson
 from prometheus_client import Counter
 
 from edge.errors import SpoolError, SpoolFullError
@@ -21,6 +22,8 @@ from streams.log import get_logger
 
 _log = get_logger(__name__)
 RING = "ring"
+_DONE = "backfills.json"
+_MAX_DONE = 256
 _DAMAGED = Counter("headwater_edge_ring_damaged_bytes", "Bytes of the ring that are no record.")
 _OVERWRITTEN = Counter(
     "headwater_edge_ring_overwritten_readings", "Raw readings that left the ring before their time."
@@ -105,6 +108,29 @@ class Ring:
                 if record.written_ms < newest_ms - span_ms:
                     return
                 yield record
+
+    def done(self) -> list[str]:
+        """Return the ids of the last requests that were answered.
+
+        :raises SpoolError: if they cannot be read.
+        """
+        try:
+            if _DONE not in self._disk.names("."):
+                return []
+            return [str(one) for one in orjson.loads(self._disk.read(_DONE))]
+        except (OSError, ValueError) as error:
+            raise SpoolError(f"{self._disk}/{_DONE}: cannot be read: {error}") from error
+
+    def note_done(self, request: str) -> None:
+        """Remember a request that was answered, durably, with the last 256 of them.
+
+        :raises SpoolError: if it cannot be written.
+        """
+        ids = [*self.done(), request][-_MAX_DONE:]
+        try:
+            self._disk.replace(_DONE, orjson.dumps(ids))
+        except OSError as error:
+            raise SpoolError(f"{self._disk}/{_DONE}: cannot be written: {error}") from error
 
     @property
     def status(self) -> LaneStatus:
