@@ -15,9 +15,12 @@ from edge.filters import Filters, Offered, newest_of, released, unsent_of
 from edge.ring import Ring
 from edge.spool.lane import Entry
 from edge.spool.records import Record
-from edge.spool.spool import LaneStatus, Spool
+from edge.spool.spool import LOSSES, LaneStatus, Spool
+from edge.tally import Tallies
 from streams.core.readings import Readings, concat_readings
 
+_UNTOLD = 2
+"""Segments of a life that was ended whose tallies may not be told."""
 _SLACK_MS = 60_000
 """How much longer than its gap a reading waits at most, before it is flushed."""
 
@@ -31,14 +34,18 @@ class Keeping:
         running_ms: Callable[[], int],
         filters: Filters | None = None,
         ring: Ring | None = None,
+        *,
+        tell_ms: int = 60_000,
     ) -> None:
         """Make one; without filters and a ring everything goes up.
 
         :param running_ms: stamps records, for their expiry; see :mod:`edge.running_time`.
+        :param tell_ms: how often the ledger is told how much was filtered.
         """
         assert (filters is None) == (ring is None)
         self._wall_ms, self._running_ms = wall_ms, running_ms
         self._filters, self.ring = filters, ring
+        self._tallies, self._tell_ms, self._told_ms = Tallies(), tell_ms, running_ms()
         self.filtered = 0
         """Readings of this life that stay in the ring, or wait to be sent after all."""
 
@@ -63,13 +70,26 @@ class Keeping:
         return [] if offered is None else self._store(offered, spool, claim=not everything)
 
     def keep_house(self, spool: Spool) -> list[Entry]:
-        """Let the ring forget what is too old; then as :meth:`flush`.
+        """Let the ring forget what is too old, and tell the ledger; then as :meth:`flush`.
 
         :raises SpoolError: if the disk fails.
         """
         if self.ring is not None:
             self.ring.expire(self._running_ms())
+        if self._running_ms() - self._told_ms >= self._tell_ms:
+            self.tell(spool)
         return self.flush(spool)
+
+    def tell(self, spool: Spool) -> None:
+        """Tell the ledger how much of the newest segments went up, and how much was filtered.
+
+        :raises SpoolError: if it cannot be written; it is told the next time.
+        """
+        now_ms, self._told_ms = self._wall_ms(), self._running_ms()
+        said = [Record(one.encode(), 1, now_ms, now_ms) for one in self._tallies.untold(now_ms)]
+        if said:
+            spool.append(LOSSES, said, now_ms)
+        self._tallies.told()
 
     @property
     def status(self) -> LaneStatus | None:
@@ -91,6 +111,9 @@ class Keeping:
         """
         if self.ring is None:
             return 0
+        for segment in self.ring.segments()[-_UNTOLD:]:
+            for record in self.ring.records(segment):
+                self._tallies.count(segment, contents.unpack(record.payload))
         newest: dict[tuple[str, str], tuple[int, Readings | None]] = {}
         for record in self.ring.newest_first(max_gap_ms + _SLACK_MS):
             for series, t_ms, row in newest_of(contents.unpack(record.payload)):
@@ -100,6 +123,8 @@ class Keeping:
         waited = [row for _, row in newest.values() if row is not None]
         if waited:
             self._store(released(concat_readings(waited)), spool, claim=False)
+        # At once: the next life counts only so many segments, too.
+        self.tell(spool)
         return len(waited)
 
     def _store(self, offered: Offered, spool: Spool, *, claim: bool) -> list[Entry]:
@@ -110,7 +135,8 @@ class Keeping:
                 record = _record(offered.up, written_ms)
                 entries = spool.append(READINGS_LANE, [record], self._wall_ms(), claim=claim)
             if self.ring is not None and offered.ring is not None:
-                self.ring.append(_record(offered.ring, written_ms))
+                segment = self.ring.append(_record(offered.ring, written_ms))
+                self._tallies.count(segment, offered.ring)
         except SpoolError:
             if claim:
                 spool.release(entries)

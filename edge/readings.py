@@ -110,7 +110,8 @@ def open_keeping(
         life=life,
         segment_bytes=limits.segment_bytes,
     )
-    return Keeping(wall_ms, running_ms, Filters(settings.filters, limits.max_series), ring)
+    filters = Filters(settings.filters, limits.max_series)
+    return Keeping(wall_ms, running_ms, filters, ring, tell_ms=limits.tell_ms)
 
 
 def _lanes(limits: EdgeSpool) -> list[LaneSpec]:
@@ -229,6 +230,7 @@ class ReadingsPath:
         """Store what waits in the filters, to be sent by the next life."""
         try:
             await self._thread.run(partial(self._keeping.flush, everything=True))
+            await self._thread.run(self._keeping.tell)
             await self._thread.run(lambda _: self._keeping.close())
         except SpoolError as error:
             # It lies in the ring, and the next life sends it from there.

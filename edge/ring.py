@@ -52,19 +52,21 @@ class Ring:
             _log.warning("the ring is damaged", segment=segment, bytes=damage.size)
         self._lane.damage = []
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Record) -> int:
         """Store a record: on disk when this returns; the oldest segment goes if there is no room.
 
+        :returns: the segment that it lies in.
         :raises SpoolFullError: if the disk is full and nothing more can go.
         :raises SpoolError: if the disk fails.
         """
         try:
             self._make_room(record.size)
-            while not self._written(record):
+            while (segment := self._written(record)) is None:
                 if not self._overwrite():
                     raise SpoolFullError(f"{self._disk}: the disk is full")
         except OSError as error:
             raise SpoolError(f"{self._disk}: cannot be written: {error}") from error
+        return segment
 
     def expire(self, now_ms: int) -> None:
         """Remove segments of which all is older than the retention.
@@ -144,14 +146,14 @@ class Ring:
         """Close all files."""
         self._disk.close_all()
 
-    def _written(self, record: Record) -> bool:
+    def _written(self, record: Record) -> int | None:
         try:
-            self._lane.append([record], claim=False)
+            (entry,) = self._lane.append([record], claim=False)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            return False
-        return True
+            return None
+        return entry.segment
 
     def _make_room(self, incoming_bytes: int) -> None:
         room = make_room(self._lane.facts(), self._lane.spec, incoming_bytes)

@@ -47,6 +47,8 @@ class EdgeRing(Section):
     """They stay for so long, a week."""
     segment_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 22)] = 1 << 21
     """Size of one file, which is what goes at once."""
+    tell_ms: Positive = 60_000
+    """How often the ledger is told how much was filtered, for ``headwater audit``."""
     max_series: Positive = 20_000
     """Series that are filtered, first come, first served; further ones go up whole."""
 

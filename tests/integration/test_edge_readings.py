@@ -17,6 +17,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from streams.adapters import frames
+from streams.adapters.edge_ledger import EdgeCount, EdgeLedger
+from streams.adapters.log_reader import read_all
 from streams.backfill import ask
 from streams.intake.backfill_wire import Request
 from streams.services import supervisor
@@ -188,6 +190,20 @@ async def test_a_filtered_series_goes_up_as_corners_and_lies_whole_in_the_ring(
         await have({0.0, 49.0, 50.0, 99.0})
         # All of them, and what was released to go up after all.
         assert edge.status()["ring"]["readings"] == 102
+        eventually(lambda: edge.waiting(LOSSES) == 0)
+        await told_of(kafka, site, EdgeCount("default", site, device, 4, 96, 0))
+
+
+async def told_of(kafka: str, site: str, expected: EdgeCount) -> None:
+    """Wait until what the edge of a site tells in ``losses`` adds up to this."""
+
+    async def complete() -> bool:
+        ledger = EdgeLedger()
+        async for record in read_all(kafka, [LOSSES]):
+            ledger.add(record)
+        return [one for one in ledger.counts() if one.site == site] == [expected]
+
+    await eventually_async(complete)
 
 
 async def test_a_backfill_brings_the_raw_readings_up_beside_the_windows(
