@@ -49,24 +49,14 @@ async def ask(
             if found.id == request.id:
                 reports.put_nowait(found)
 
-    link = MqttLink(
-        settings.mqtt,
-        settings.broker,
-        f"backfill-{secrets.token_hex(6)}",
-        retry_s=(0.2, 1.0),
-        subscribe=(progress_topic(tenant, site),),
-    )
-    connected = asyncio.Event()
-    link.on_message, link.on_connect = hear, connected.set
-    link.start()
+    # The edge is at one of them, and may go to another.
+    brokers = dict.fromkeys([settings.mqtt, *settings.gateway.brokers, *settings.edge.brokers])
+    links = [_Asking(settings, one, progress_topic(tenant, site), hear) for one in brokers]
     try:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(connected.wait(), _CONNECT_S)
-        topic = request_topic(tenant, site)
-        sent = link.publish(topic, encode(request), expiry_s=expiry_s, retain=True)
-        if not link.connected or sent is None:
-            raise HeadwaterError(f"{settings.mqtt}: {link.why_not_ready}")
-        await asyncio.wait_for(sent, _CONNECT_S)
+        topic, body = request_topic(tenant, site), encode(request)
+        heard = await asyncio.gather(*(link.ask(topic, body, expiry_s) for link in links))
+        if not any(not why for why in heard):
+            raise HeadwaterError("; ".join(heard))
         last: Progress | None = None
         with suppress(TimeoutError):
             while last is None or last.state is State.READING:
@@ -74,4 +64,36 @@ async def ask(
                 on_progress(last)
         return last
     finally:
-        await link.stop()
+        await asyncio.gather(*(link.stop() for link in links))
+
+
+class _Asking:
+    """The request at one broker."""
+
+    def __init__(
+        self, settings: Settings, broker: str, topic: str, hear: Callable[[str, bytes], None]
+    ) -> None:
+        self._broker = broker
+        client = f"backfill-{secrets.token_hex(6)}"
+        self._link = MqttLink(
+            [broker], settings.broker, client, retry_s=(0.2, 1.0), subscribe=(topic,)
+        )
+        self._connected = asyncio.Event()
+        self._link.on_message, self._link.on_connect = hear, self._connected.set
+        self._link.start()
+
+    async def ask(self, topic: str, body: bytes, expiry_s: int) -> str:
+        """Return why the broker does not have the request; empty if it does."""
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await self._connected.wait()
+                sent = self._link.publish(topic, body, expiry_s=expiry_s, retain=True)
+                if sent is not None:
+                    await sent
+        except TimeoutError:
+            return f"{self._broker}: {self._link.why_not_ready or 'no answer'}"
+        return "" if sent is not None else f"{self._broker}: the request was not taken"
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._link.stop()
