@@ -15,10 +15,8 @@ from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from edge import contents
 from edge.errors import SpoolError, SpoolFullError
 from edge.spool.lane import Entry
-from edge.spool.records import Record
 from edge.spool.spool import Spool
 from streams.core.readings import Readings, concat_readings
 
@@ -59,8 +57,7 @@ class GroupCommit:
     def __init__(
         self,
         thread: SpoolThread,
-        wall_ms: Callable[[], int],
-        running_ms: Callable[[], int],
+        keep: Callable[[Readings, Spool], list[Entry]],
         on_stored: Callable[[list[Entry]], None],
         *,
         max_rows: int,
@@ -69,14 +66,13 @@ class GroupCommit:
     ) -> None:
         """Make an idle one.
 
-        :param running_ms: stamps records, for their expiry; see :mod:`edge.running_time`.
+        :param keep: stores readings, and returns what is to go up, in the thread of the spool.
         :param on_stored: gets the new entries, claimed, in order.
         :param linger_s: how long more is waited for before a write that is not full.
         :param max_rows: readings of one record.
         :param max_waiting_rows: readings that may wait for the disk; more are not taken.
         """
-        self._thread, self._on_stored = thread, on_stored
-        self._wall_ms, self._running_ms = wall_ms, running_ms
+        self._thread, self._keep, self._on_stored = thread, keep, on_stored
         self._max_rows, self._max_waiting_rows = max_rows, max_waiting_rows
         self._linger_s = linger_s
         self._waiting: deque[tuple[Readings, asyncio.Future[None]]] = deque()
@@ -149,7 +145,4 @@ class GroupCommit:
         return group
 
     def _store(self, readings: list[Readings], spool: Spool) -> list[Entry]:
-        together = concat_readings(readings)
-        oldest_ms = int(together.received_ms.min())
-        record = Record(contents.pack(together), len(together), oldest_ms, self._running_ms())
-        return spool.append(READINGS_LANE, [record], self._wall_ms(), claim=True)
+        return self._keep(concat_readings(readings), spool)

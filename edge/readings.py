@@ -14,21 +14,26 @@ from typing import Any
 import orjson
 
 from edge import contents
+from edge.backfill import Backfills
 from edge.boot_clock import BootClock
 from edge.brokers import in_turn, pauses_s
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
 from edge.errors import SpoolError
+from edge.filters import Filters
 from edge.intake import LocalBroker, SiteRequests, as_take
+from edge.keeping import Keeping
 from edge.latest import Latest
+from edge.ring import RING, Ring
 from edge.running_time import RunningTime
 from edge.spool.disk import Disk
 from edge.spool.plan import LaneSpec, WhenFull
 from edge.spool.records import Record
 from edge.spool.spool import LOSSES, Contents, Spool
-from edge.uplink.pump import ALERTS, Clocks, Pump
+from edge.uplink.pump import ALERTS, BACKFILL, Clocks, Pump
 from streams.adapters.mqtt_link import MqttLink
 from streams.core.readings import Readings
 from streams.errors import SettingsError
+from streams.intake.backfill_wire import progress_topic, request_topic
 from streams.intake.coap import serve_coap
 from streams.intake.http import serve_http
 from streams.intake.mapping import TopicMap
@@ -40,6 +45,8 @@ from streams.settings import Edge, EdgeSpool, Settings
 _log = get_logger(__name__)
 _SMALL_LANE_BYTES = 1 << 24
 _EXPIRE_S = 5.0
+_REPORT_S = 86_400
+"""How long a broker keeps the last report on a backfill."""
 
 
 def wall_ms() -> int:
@@ -81,11 +88,39 @@ def open_spool(edge: Edge, now_ms: int) -> Spool:
     )
 
 
+def open_keeping(
+    settings: Settings, life: int, wall_ms: Callable[[], int], running_ms: Callable[[], int]
+) -> Keeping:
+    """Open filters and ring of an edge; a ring that is there is read though no filter is left.
+
+    :param life: of the spool.
+    :raises SpoolError: if the ring cannot be used.
+    """
+    edge, limits = settings.edge, settings.edge.ring
+    folder = edge.data / RING
+    if not any(one.mode != "all" for one in settings.filters) and not folder.exists():
+        return Keeping(wall_ms, running_ms)
+    try:
+        disk = Disk(folder)
+    except OSError as error:
+        raise SpoolError(f"{folder}: cannot hold a ring: {error}") from error
+    ring = Ring(
+        disk,
+        max_bytes=limits.max_bytes,
+        retention_ms=limits.retention_ms,
+        life=life,
+        segment_bytes=limits.segment_bytes,
+    )
+    filters = Filters(settings.filters, limits.max_series)
+    return Keeping(wall_ms, running_ms, filters, ring, tell_ms=limits.tell_ms)
+
+
 def _lanes(limits: EdgeSpool) -> list[LaneSpec]:
     return [
         LaneSpec(ALERTS, 0, _SMALL_LANE_BYTES, 0, WhenFull.DROP_OLDEST),
         LaneSpec(LOSSES, 1, _SMALL_LANE_BYTES, 0, WhenFull.REFUSE),
         LaneSpec(READINGS_LANE, 2, limits.max_bytes, limits.expiry_ms, WhenFull(limits.when_full)),
+        LaneSpec(BACKFILL, 3, _SMALL_LANE_BYTES, 0, WhenFull.REFUSE),
     ]
 
 
@@ -111,17 +146,28 @@ class ReadingsPath:
             settings.broker,
             f"edge-up-{edge.tenant}-{edge.site}",
             retry_s=pauses_s(settings, rng),
-            subscribe=(ack_topic(edge.tenant, edge.site),),
+            subscribe=(ack_topic(edge.tenant, edge.site), request_topic(edge.tenant, edge.site)),
         )
-        self._thread = SpoolThread(open_spool(edge, wall_ms()))
+        spool = open_spool(edge, wall_ms())
         self._running_ms = RunningTime(open_disk(edge), BootClock(), wall_ms())
+        self._keeping = open_keeping(settings, spool.life, wall_ms, self._running_ms)
+        gaps_ms = (one.max_gap_ms for one in settings.filters)
+        recovered = self._keeping.recover(spool, max(gaps_ms, default=0))
+        _log.info("spool and ring", life=spool.life, sent_after_all=recovered)
+        self._thread = SpoolThread(spool)
         clocks = Clocks(time.monotonic, wall_ms, minute_of_day)
         self._pump = Pump(self._thread, self._link, edge, clocks, rng)
-        self._link.on_message, self._link.on_connect = self._pump.hear, self._pump.connected
+        self._backfills = Backfills(
+            self._thread,
+            self._keeping.ring,
+            wall_ms,
+            found=self._pump.asked,
+            say=self._tell_backfill,
+        )
+        self._link.on_message, self._link.on_connect = self._hear, self._pump.connected
         self._store = GroupCommit(
             self._thread,
-            wall_ms,
-            self._running_ms,
+            self._keeping.keep,
             self._pump.stored,
             linger_s=edge.spool.linger_ms / 1000,
             max_rows=edge.spool.max_rows,
@@ -157,6 +203,17 @@ class ReadingsPath:
         await self._thread.run(store)
         self._pump.alerted()
 
+    def _hear(self, topic: str, payload: bytes) -> None:
+        if topic == request_topic(self._edge.tenant, self._edge.site):
+            self._backfills.hear(payload)
+        else:
+            self._pump.hear(topic, payload)
+
+    def _tell_backfill(self, report: bytes) -> None:
+        if self._link.connected:
+            topic = progress_topic(self._edge.tenant, self._edge.site)
+            self._link.publish(topic, report, expiry_s=_REPORT_S, retain=True)
+
     @property
     def why_not_ready(self) -> str:
         """Why readings do not come in; empty if they do. The uplink may be down."""
@@ -165,7 +222,12 @@ class ReadingsPath:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[list[asyncio.Task[None]]]:
         """Carry readings until the block ends; gives the tasks that must not end before."""
-        work = [self._pump.run(), self._keep_house(), self._tell_status()]
+        work = [
+            self._pump.run(),
+            self._keep_house(),
+            self._tell_status(),
+            self._backfills.run(),
+        ]
         if self._broker:
             work.append(self._broker.run())
         tasks = [asyncio.create_task(one) for one in work]
@@ -180,17 +242,29 @@ class ReadingsPath:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._link.stop()
+            await self._let_go()
             self._thread.close()
+
+    async def _let_go(self) -> None:
+        """Store what waits in the filters, to be sent by the next life."""
+        try:
+            await self._thread.run(partial(self._keeping.flush, everything=True))
+            await self._thread.run(self._keeping.tell)
+            await self._thread.run(lambda _: self._keeping.close())
+        except SpoolError as error:
+            # It lies in the ring, and the next life sends it from there.
+            _log.error("what waits in the filters is not in the spool", error=str(error))
 
     async def status(self) -> dict[str, Any]:
         """Return how lanes, link and window are."""
-        lanes = await self._thread.run(lambda spool: spool.status)
+        lanes, ring = await self._thread.run(lambda spool: (spool.status, self._keeping.status))
         now_ms = wall_ms()
         spool = self._thread.spool
         return {
             "spool": spool.id,
             "life": spool.life,
             "stored": self._store.stored,
+            "filtered": self._keeping.filtered,
             "confirmed": self._pump.confirmed,
             "given_up": dict(spool.lost),
             "lanes": [
@@ -204,6 +278,14 @@ class ReadingsPath:
                 }
                 for lane in lanes
             ],
+            "ring": ring
+            and {
+                "readings": ring.rows,
+                "bytes": ring.size,
+                "max_bytes": ring.max_bytes,
+                "reaches_back_ms": now_ms - ring.oldest_ms if ring.oldest_ms else 0,
+                "retention_ms": self._edge.ring.retention_ms,
+            },
             "uplink": {
                 "connected": self._link.connected,
                 "why": self._link.trouble,
@@ -221,8 +303,9 @@ class ReadingsPath:
             await asyncio.sleep(pause_s)
             try:
                 await self._thread.run(self._expire)
+                self._pump.stored(await self._thread.run(self._keeping.keep_house))
             except SpoolError as error:
-                _log.error("nothing can be given up", error=str(error))
+                _log.error("spool or ring cannot be kept", error=str(error))
 
     def _expire(self, spool: Spool) -> None:
         spool.expire(wall_ms(), self._running_ms())

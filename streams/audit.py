@@ -9,6 +9,7 @@ should be inside must be the result's count.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from streams.adapters.config_log import now_in_force
+from streams.adapters.edge_ledger import EdgeCount, EdgeLedger, held_against
 from streams.adapters.influx import MEASUREMENT, Influx
 from streams.adapters.lake import opened, rows_of
 from streams.adapters.log_reader import read_all
@@ -36,7 +38,7 @@ from streams.history import (
 )
 from streams.ports import is_time_marker
 from streams.settings import Settings
-from streams.topics import AGGREGATES, READINGS
+from streams.topics import AGGREGATES, LOSSES, READINGS
 
 CLASSES = ("accepted", "duplicate", "late", "quarantined", "rejected")
 
@@ -110,6 +112,9 @@ class AuditReport:
     problems: list[str] = field(default_factory=list)
     lake: dict[str, dict[str, int]] = field(default_factory=dict)
     """Per table: rows of the log that are ``there``, ``missing``, or there ``twice``."""
+    edges: list[dict[str, Any]] = field(default_factory=list)
+    """Per device that an edge filters, or gave readings up of: ``measured`` = ``sent`` +
+    ``filtered`` + ``given_up``, and ``in_log`` as what was sent, repetitions included."""
 
     @property
     def holds(self) -> bool:
@@ -160,6 +165,8 @@ class Log:
     refused_records: int
     counted: frozenset[str] = frozenset()
     """Sources of late readings that ``headwater redrive late`` has counted into windows."""
+    edges: Sequence[EdgeCount] = ()
+    """What edges say of their devices."""
 
 
 def reconcile(
@@ -201,6 +208,8 @@ def reconcile(
             f"InfluxDB holds {influx['windows']} windows with {influx['count']} readings, Kafka "
             f"{results} with {inside}: is the sink behind?"
         )
+    edges, lost = held_against(log.edges, _in_log(devices))
+    problems += lost
     problems += [
         f"the lake: of {name}, {found['missing']} rows of the log are missing and "
         f"{found['twice']} are there twice: is the sink behind?"
@@ -218,7 +227,15 @@ def reconcile(
         influx or {},
         problems,
         stored,
+        edges,
     )
+
+
+def _in_log(devices: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
+    found: Counter[tuple[str, str]] = Counter()
+    for device in devices:
+        found[device["tenant"], device["device"]] += sum(device[name] for name in CLASSES)
+    return found
 
 
 def _with_counted(log: Log) -> pa.Table:
@@ -287,13 +304,16 @@ async def _read_log(settings: Settings, tenant: str | None) -> Log:
     verdicts: dict[str, str] = {}
     decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows, codecs=settings.codecs)
     readings = ReadingBatches(decoder, tables[READINGS].append)
-    refused = 0
-    async for record in read_all(settings.kafka, [*tables, *VERDICTS]):
+    refused, edges = 0, EdgeLedger()
+    async for record in read_all(settings.kafka, [*tables, *VERDICTS, LOSSES]):
         headers = dict(record.headers)
         if is_time_marker(record):
             continue
         if record.topic == READINGS:
             readings.add(record)
+            continue
+        if record.topic == LOSSES:
+            edges.add(record)
             continue
         if record.topic in tables:
             try:
@@ -318,6 +338,7 @@ async def _read_log(settings: Settings, tenant: str | None) -> Log:
         ),
         refused,
         frozenset((await read_ledger(settings.kafka)).counted()),
+        edges.counts(tenant),
     )
 
 

@@ -23,6 +23,8 @@ def page(report: AuditReport, devices: int) -> Group:
     parts: list[RenderableType] = [_sites(report)]
     if devices and report.devices:
         parts.append(_devices(report, devices))
+    if devices and report.edges:
+        parts.append(_edges(report, devices))
     parts.append(
         f"{report.received:,} readings in the log; {report.windows:,} windows; "
         f"{report.in_open_windows:,} readings in windows still open; "
@@ -61,6 +63,19 @@ def _devices(report: AuditReport, limit: int) -> Table:
     table = Table("site", "device", *CLASSES, box=SIMPLE_HEAD, pad_edge=False, caption=caption)
     for device in ranked[:limit]:
         table.add_row(escape(device["site"]), escape(device["device"]), *_counts(device))
+    return table
+
+
+def _edges(report: AuditReport, limit: int) -> Table:
+    names = ("measured", "sent", "filtered", "given_up", "in_log")
+    ranked = sorted(report.edges, key=lambda d: (-d["given_up"], -d["measured"], d["device"]))
+    more = len(ranked) - limit
+    caption = f"{more:,} more devices; --devices shows them" if more > 0 else None
+    shown = ("at the edge", "device", *(name.replace("_", " ") for name in names))
+    table = Table(*shown, box=SIMPLE_HEAD, pad_edge=False, caption=caption)
+    for device in ranked[:limit]:
+        counts = (f"{device[name]:,}" for name in names)
+        table.add_row(escape(device["site"]), escape(device["device"]), *counts)
     return table
 
 

@@ -24,7 +24,8 @@ def page(status: dict[str, Any], before: dict[str, Any] | None, seconds: float) 
     lines = [
         f"[bold]{escape(status['tenant'])}/{escape(status['site'])}[/]  uplink {link}",
         f"in {_rate('stored', status, before, seconds)}  up "
-        f"{_rate('confirmed', status, before, seconds)}  answers in {uplink['round_trip_ms']} ms, "
+        f"{_rate('confirmed', status, before, seconds)}  filtered "
+        f"{_rate('filtered', status, before, seconds)}  answers in {uplink['round_trip_ms']} ms, "
         f"{uplink['unanswered_batches']} batches unanswered, {uplink['resent_batches']} sent "
         f"again, {uplink['batch_readings']:,} readings a batch",
     ]
@@ -36,6 +37,14 @@ def page(status: dict[str, Any], before: dict[str, Any] | None, seconds: float) 
             f"{lane['readings']:,}",
             f"{lane['bytes'] / 1e6:,.1f} MB, {share:.0%}",
             f"{lane['lag_ms'] / 1000:,.1f} s" if lane["readings"] else "",
+        )
+    if ring := status.get("ring"):
+        share = ring["bytes"] / ring["max_bytes"]
+        table.add_row(
+            "ring (stays)",
+            f"{ring['readings']:,}",
+            f"{ring['bytes'] / 1e6:,.1f} MB, {share:.0%}",
+            f"{ring['reaches_back_ms'] / 1000:,.1f} s" if ring["readings"] else "",
         )
     lost = ", ".join(f"{count:,} {reason}" for reason, count in sorted(status["given_up"].items()))
     lines_below = f"[yellow]given up since the start: {lost}[/]" if lost else "nothing given up"

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from streams.adapters.lake import TABLES, readings_of, rows_of
+from streams.adapters.lake import OF_READINGS, TABLES, readings_of, rows_of
 from streams.adapters.log_reader import read_all
 from streams.adapters.reading_records import RecordDecoder
 from streams.errors import DecodeError, HeadwaterError
 from streams.ports import is_time_marker
 from streams.settings import Settings
-from streams.topics import READINGS, specs
+from streams.topics import specs
 
 _SHOWN_BYTES = 60
 _WIDE = 110
@@ -75,7 +75,7 @@ def rows(topic: str, record: Any, decoder: RecordDecoder) -> list[Row]:
     headers = {name: value.decode(errors="replace") for name, value in record.headers}
     if is_time_marker(record):
         return []
-    if topic == READINGS:
+    if topic in OF_READINGS:
         told: list[Row] = readings_of(record.partition, [record], decoder)[0].to_pylist()
         return told or [_raw(record, headers)]
     if topic in TABLES:

@@ -21,10 +21,10 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from streams.adapters.lake import TABLES
+from streams.adapters.lake import OF_READINGS, TABLES
 from streams.errors import HeadwaterError
 from streams.settings import load
-from streams.topics import LABELS
+from streams.topics import BACKFILL, LABELS
 
 _CURRENT = """
     SELECT * FROM {table}
@@ -53,6 +53,11 @@ _LABELS_VIEW = f"""
         QUALIFY row_number() OVER (PARTITION BY id ORDER BY kafka_offset DESC) = 1
     ) WHERE NOT removed
 """  # noqa: S608 names of ours
+_RAW = """
+    CREATE TEMP VIEW raw AS
+    SELECT DISTINCT ON (tenant, device, metric, t_ms) * FROM ({both})
+    ORDER BY tenant, device, metric, t_ms, backfilled, kafka_offset
+"""
 _VIEWS = {
     "windows": ("aggregates", "tenant, device"),
     "groups": ("rollups", 'tenant, rollup, "group"'),
@@ -64,7 +69,9 @@ def sql(
 ) -> Any:
     """Run SQL over the lake.
 
-    Its tables are ``readings``, ``aggregates``, ``rollups``, ``anomalies`` and ``late``. Two
+    Its tables are ``readings``, ``backfill`` (raw readings that edges were asked for),
+    ``aggregates``, ``rollups``, ``anomalies`` and ``late``. The view ``raw`` holds of the first two
+    each reading once. Two
     views hold each window once, in its current revision, without those that were retracted:
     ``windows`` of ``aggregates``, ``groups`` of ``rollups``. The view ``labels`` holds each label
     once, without those that were taken back.
@@ -85,6 +92,13 @@ def sql(
             connection.register(source, DeltaTable(folder / name).to_pyarrow_dataset())
         if LABELS in present:
             connection.execute(_LABELS_VIEW)
+        both = " UNION ALL BY NAME ".join(
+            f"SELECT *, {name == BACKFILL} AS backfilled FROM {name}"  # noqa: S608 names of ours
+            for name in OF_READINGS
+            if name in present
+        )
+        if both:
+            connection.execute(_RAW.format(both=both))
         for view, (table, series) in _VIEWS.items():
             if table in present:
                 current = _CURRENT.format(table=table, series=series)
@@ -111,6 +125,15 @@ def readings(**where: Any) -> Any:
         ``until_ms`` (half-open), ``root``.
     """
     return _select("readings", "t_ms", where)
+
+
+def raw(**where: Any) -> Any:
+    """Return readings with those that edges had filtered and that were brought up since
+    (``headwater edge backfill``), each time of a series once, in order of event time.
+
+    :param where: as :func:`readings`. ``backfilled`` says which came so.
+    """
+    return _select("raw", "t_ms", where)
 
 
 def windows(*, history: bool = False, **where: Any) -> Any:

@@ -16,6 +16,7 @@ LATE = "late"
 REJECTED = "rejected"
 QUARANTINE = "quarantine"
 REDRIVES = "redrives"
+BACKFILL = "backfill"
 LOSSES = "losses"
 EDGE_STATUS = "edge.status"
 EDGE_ALERTS = "edge.alerts"
@@ -82,6 +83,7 @@ def specs(settings: Topics) -> list[TopicSpec]:
         REJECTED: retained,
         QUARANTINE: retained,
         REDRIVES: outlasting,
+        BACKFILL: log_time,
         LOSSES: log_time,
         EDGE_STATUS: compacted,
         EDGE_ALERTS: log_time,

@@ -15,6 +15,7 @@ from benchmarks.edge.data import steady
 from benchmarks.report import Measure, at_least, at_most
 from edge import contents
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
+from edge.keeping import Keeping
 from edge.readings import open_spool
 from edge.spool.lane import Entry
 from edge.spool.records import Record
@@ -36,8 +37,9 @@ async def _taken_in(seconds: float, backlog: int) -> list[Measure]:
         thread = SpoolThread(open_spool(edge, 0))
         take = GroupCommit(
             thread,
-            lambda: time.time_ns() // 1_000_000,
-            lambda: time.monotonic_ns() // 1_000_000,
+            Keeping(
+                lambda: time.time_ns() // 1_000_000, lambda: time.monotonic_ns() // 1_000_000
+            ).keep,
             lambda entries: _let_go(thread, entries),
             max_rows=edge.spool.max_rows,
             max_waiting_rows=edge.spool.max_waiting_rows,

@@ -16,7 +16,7 @@ import orjson
 MAX_DEVICES = 256
 """Devices that one loss counts by name; the rest are counted together."""
 
-REASONS = ("expired", "dropped", "thinned", "refused", "damaged")
+REASONS = ("expired", "dropped", "thinned", "refused", "damaged", "filtered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Loss:
     lane: str
     reason: str
     """``expired``, ``dropped`` (no room), ``thinned``, ``refused`` (by the gateway) or
-    ``damaged`` (on disk)."""
+    ``damaged`` (on disk). ``filtered`` is no loss: a tally of the lane ``ring`` (edge.tally)."""
     at_ms: int
     segment: int
     places: tuple[tuple[int, int], ...]
@@ -40,6 +40,9 @@ class Loss:
     """``tenant/device`` -> readings, of at most MAX_DEVICES."""
     other_devices: int = 0
     """Readings of further devices."""
+    up: Mapping[str, int] = field(default_factory=dict)
+    """Of a tally, by device as ``devices``: readings that were to go up."""
+    other_up: int = 0
 
     def encode(self) -> bytes:
         """Return it as JSON, which is what travels up, too."""

@@ -1,8 +1,8 @@
 """Batches over MQTT: claims from the spool, sends, hears, sends again.
 
-Lanes go in this order: alerts, losses, fresh readings, backlog; the backlog has its share while
-fresh readings wait, too. *Fresh* readings come straight from the group commit, in memory; those
-that cannot be sent soon are only on disk from then on, and are the *backlog*.
+Lanes go in this order: alerts, losses, fresh readings, backlog, backfill; the backlog has its share
+while fresh readings wait, too. *Fresh* readings come straight from the group commit, in memory;
+those that cannot be sent soon are only on disk from then on, and are the *backlog*.
 """
 
 from __future__ import annotations
@@ -41,9 +41,12 @@ from streams.settings import Edge
 
 _log = get_logger(__name__)
 ALERTS = "alerts"
+BACKFILL = "backfill"
+"""Lane of raw readings that somebody asked for; it goes last."""
 _TICK_S = 1.0
 _LIST_RECORDS = 100
 _FRESH, _BACKLOG = "fresh", "backlog"
+_BOUNDED = (Kind.READINGS, Kind.BACKFILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Pump:
         self._fresh_rows = self._fresh_bytes = 0
         self._spilled: list[Entry] = []
         self._heard: list[Ack] = []
-        self._maybe = {ALERTS: True, LOSSES: True, _BACKLOG: True}
+        self._maybe = dict.fromkeys((ALERTS, LOSSES, _BACKLOG, BACKFILL), True)
         """Lanes on disk that may have something to send."""
         self._backlog_from_s = now_s
         self._wake = asyncio.Event()
@@ -110,6 +113,11 @@ class Pump:
     def alerted(self) -> None:
         """Note that there is something in the lane of alerts."""
         self._maybe[ALERTS] = True
+        self._wake.set()
+
+    def asked(self) -> None:
+        """Note that there is something in the lane of what was asked for."""
+        self._maybe[BACKFILL] = True
         self._wake.set()
 
     def connected(self) -> None:
@@ -200,7 +208,7 @@ class Pump:
             now_s = self._clock()
             pause_s = self._bucket.wait_s(now_s)
             due = self.window.due(now_s)
-            if due and pause_s and all(batch.kind == Kind.READINGS for batch in due):
+            if due and pause_s and all(batch.kind in _BOUNDED for batch in due):
                 return min(pause_s, _TICK_S)
             for batch in due:
                 self._publish(batch, now_s)
@@ -251,11 +259,15 @@ class Pump:
         wait_s = self._fresh_wait_s(now_s)
         fresh = wait_s <= 0 and self.window.room(backlog=False)
         if backlog and (not fresh or self._shares.backlog_first()):
-            batch = await self._backlogged()
+            batch = await self._batched(READINGS_LANE, _BACKLOG)
             if batch is not None:
                 return batch, 0.0
         if fresh:
             return await self._freshest(), 0.0
+        if self._maybe[BACKFILL] and not self._maybe[_BACKLOG] and self.window.room(backlog=True):
+            batch = await self._batched(BACKFILL, BACKFILL)
+            if batch is not None:
+                return batch, 0.0
         if self._maybe[_BACKLOG]:
             wait_s = min(wait_s, max(0.05, self._backlog_from_s - now_s))
         return None, max(wait_s, 0.005)
@@ -283,19 +295,21 @@ class Pump:
         self._fresh_bytes -= size
         return await self._batch(_FRESH, taken)
 
-    async def _backlogged(self) -> Batch | None:
-        claim = partial(_claim, READINGS_LANE, self.size.rows, self._limits.max_batch_bytes)
+    async def _batched(self, lane: str, name: str) -> Batch | None:
+        """Return readings of a lane on disk, which the ids of batches call *name*."""
+        claim = partial(_claim, lane, self.size.rows, self._limits.max_batch_bytes)
         entries = await self._thread.run(claim)
         if not entries:
-            self._maybe[_BACKLOG] = False
+            self._maybe[name] = False
             return None
-        return await self._batch(_BACKLOG, entries)
+        return await self._batch(name, entries)
 
     async def _batch(self, lane: str, entries: list[Entry]) -> Batch:
         payloads = [entry.record.payload for entry in entries]
         payload = await self._thread.run(lambda _spool: contents.join(payloads))
-        self._shares.sent(len(payload), backlog=lane == _BACKLOG)
-        return Batch(self._id(lane), Kind.READINGS, payload, entries, lane == _BACKLOG)
+        self._shares.sent(len(payload), backlog=lane != _FRESH)
+        kind = Kind.BACKFILL if lane == BACKFILL else Kind.READINGS
+        return Batch(self._id(lane), kind, payload, entries, lane != _FRESH)
 
     async def _listed(self, lane: str) -> Batch | None:
         """Return records of JSON as one list."""

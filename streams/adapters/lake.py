@@ -23,9 +23,11 @@ from streams.core.engine import LogRows
 from streams.core.readings import ABSENT, Int64, Readings
 from streams.errors import DecodeError, DeliveryError
 from streams.ports import LogRecord
-from streams.topics import AGGREGATES, ANOMALIES, LABELS, LATE, READINGS, ROLLUPS
+from streams.topics import AGGREGATES, ANOMALIES, BACKFILL, LABELS, LATE, READINGS, ROLLUPS
 
-TABLES = (READINGS, AGGREGATES, ROLLUPS, ANOMALIES, LATE, LABELS)
+TABLES = (READINGS, AGGREGATES, ROLLUPS, ANOMALIES, LATE, LABELS, BACKFILL)
+OF_READINGS = (READINGS, BACKFILL)
+"""Tables whose records are read by a codec of readings."""
 _COMPACT_EVERY = 64
 _OPTIONAL: Mapping[str, pa.DataType] = {
     "quality": pa.uint8(),

@@ -108,11 +108,14 @@ class MqttLink:
         payload: bytes,
         properties: Sequence[tuple[str, str]] = (),
         expiry_s: int | None = None,
+        *,
+        retain: bool = False,
     ) -> asyncio.Future[None] | None:
         """Send with QoS 1; the future is done when the broker has it. None: not accepted.
 
         :param properties: MQTT's user properties.
         :param expiry_s: how long a broker may keep it.
+        :param retain: whether a broker keeps it for who comes later.
         """
         more = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
         if properties:
@@ -120,7 +123,7 @@ class MqttLink:
         if expiry_s is not None:
             more.MessageExpiryInterval = expiry_s
         # The callback of this message runs in the loop too, so it cannot come too early.
-        info = self._client.publish(topic, payload, qos=1, properties=more)
+        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=more)
         if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
             return None
         future: asyncio.Future[None] = self._loop.create_future()

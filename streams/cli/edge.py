@@ -80,6 +80,84 @@ def status(
             before_s = now_s
 
 
+@edge.command()
+def backfill(  # every option is one of its own
+    site: Annotated[str, typer.Argument(help="The site whose edge is asked")],
+    since: Annotated[
+        str, typer.Option("--from", help="Event times from here: 2026-01-31T12:00, ms, or 2h")
+    ],
+    until: Annotated[str, typer.Option("--to", help="Event times before this; default now")] = "0s",
+    device: Annotated[list[str] | None, typer.Option(help="Globs of devices; all")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Globs of metrics; all")] = None,
+    tenant: Annotated[str, typer.Option(help="Whose site it is")] = "default",
+    wait_s: Annotated[float, typer.Option(help="How long to wait for a sign of the edge")] = 30.0,
+    keep_h: Annotated[int, typer.Option(help="How long the request waits for an edge")] = 24,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a bar")] = False,
+) -> None:
+    """Bring up raw readings that filters of an edge left out: into the lake's table backfill.
+
+    No window counts them. An edge that is away is asked when it comes back.
+
+    Example: headwater edge backfill north --from 2h
+
+    Example: headwater edge backfill north --from 2h --to 1h --device press-3 --metric load
+    """
+    import asyncio
+    import secrets
+
+    import orjson
+    from rich.progress import Progress as Bar
+
+    from streams.backfill import ask
+    from streams.errors import HeadwaterError
+    from streams.intake.backfill_wire import Progress, Request, State
+    from streams.log import configure
+    from streams.recovery.held import parse_time
+    from streams.recovery.run import now_ms
+    from streams.settings import load
+    from streams.terminal import console
+
+    at_ms = now_ms()
+    begin, end = parse_time(since, at_ms), parse_time(until, at_ms)
+    if begin >= end:
+        raise HeadwaterError(f"--from {since} is not before --to {until}")
+    devices, metrics = tuple(device or ["*"]), tuple(metric or ["*"])
+    request = Request(secrets.token_hex(8), begin, end, devices, metrics)
+    settings, out = load(), console()
+    # What matters of the link comes back as an error.
+    configure(settings.log.model_copy(update={"level": "error"}), "backfill")
+    with Bar(console=out, disable=as_json, transient=True) as bar:
+        task = bar.add_task(f"{tenant}/{site}", total=None)
+
+        def show(found: Progress) -> None:
+            text = f"{tenant}/{site}: {found.readings:,} readings"
+            bar.update(
+                task, description=text, total=found.of_segments or 1, completed=found.segments
+            )
+
+        asked = ask(
+            *(settings, tenant, site, request),
+            on_progress=show,
+            silence_s=wait_s,
+            expiry_s=keep_h * 3_600,
+        )
+        found = asyncio.run(asked)
+    if as_json:
+        told = {"id": request.id, "state": "waiting", "readings": 0, "detail": ""}
+        if found is not None:
+            told |= {"state": found.state, "readings": found.readings, "detail": found.detail}
+        print(orjson.dumps(told).decode())
+    elif found is None:
+        out.print(f"no sign of {tenant}/{site} yet: the broker keeps the request for {keep_h} h")
+    elif found.state is State.READING:
+        out.print(f"{found.readings:,} readings so far; the edge goes on")
+    elif found.state is State.DONE:
+        out.print(f"{found.readings:,} readings are in Kafka. {found.detail}".strip())
+    if found is not None and found.state is State.FAILED:
+        raise HeadwaterError(f"{tenant}/{site}: {found.detail}")
+
+
 def _ask(address: str) -> dict[str, Any]:
     import httpx
 

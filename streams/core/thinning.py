@@ -58,6 +58,14 @@ class Deadband(Generic[T]):
         self._t_ms, self._value = t_ms, value
         return (item,)
 
+    @property
+    def waiting(self) -> T | None:
+        """Nothing waits."""
+        return None
+
+    def hold(self, item: T) -> None:
+        """Nothing waits, so nothing stands for it."""
+
     def flush(self) -> tuple[T, ...]:
         """Nothing waits."""
         return ()
@@ -102,6 +110,16 @@ class SwingingDoor(Generic[T]):
         # The doors have closed before it: a line from the one that waits, which is sent.
         self._begin(waiting[0], waiting[1])
         return (waiting[2], *self._wait(t_ms, value, item))
+
+    @property
+    def waiting(self) -> T | None:
+        """What stands for the reading that waits; None if none does."""
+        return None if self._waiting is None else self._waiting[2]
+
+    def hold(self, item: T) -> None:
+        """Let *item* stand for the reading that waits from now on; nothing if none does."""
+        if self._waiting is not None:
+            self._waiting = (*self._waiting[:2], item)
 
     def flush(self) -> tuple[T, ...]:
         """Send the reading that waits, as before a pause: it becomes a corner."""

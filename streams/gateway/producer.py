@@ -21,10 +21,10 @@ from aiokafka.errors import KafkaError
 from streams.errors import TopicMismatchError
 from streams.log import get_logger
 from streams.ports import Produce
-from streams.topics import EDGE_ALERTS, EDGE_STATUS, LOSSES, READINGS, REJECTED
+from streams.topics import BACKFILL, EDGE_ALERTS, EDGE_STATUS, LOSSES, READINGS, REJECTED
 
 _log = get_logger(__name__)
-_TOPICS = (READINGS, REJECTED, LOSSES, EDGE_STATUS, EDGE_ALERTS)
+_TOPICS = (READINGS, BACKFILL, REJECTED, LOSSES, EDGE_STATUS, EDGE_ALERTS)
 _RETRY_MIN_S = 0.2
 _RETRY_MAX_S = 10.0
 _STOP_S = 5.0

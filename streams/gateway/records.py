@@ -20,7 +20,9 @@ MAX_RECORD_BYTES = 1_900_000
 """A frame over this is split further; topics take records of up to 2 MiB."""
 
 
-def frame_records(readings: Readings, partitions: int, max_rows: int) -> list[Produce]:
+def frame_records(
+    readings: Readings, partitions: int, max_rows: int, topic: str = READINGS
+) -> list[Produce]:
     """Return *readings* as frames, each with the rows of one partition, in order.
 
     :param partitions: partition count of the topic.
@@ -31,7 +33,7 @@ def frame_records(readings: Readings, partitions: int, max_rows: int) -> list[Pr
     for partition, rows in _by_partition(_partitions(readings, partitions)):
         mine = readings.take(rows)
         produced.extend(
-            Produce(READINGS, value, None, partition, headers)
+            Produce(topic, value, None, partition, headers)
             for value in _encode(mine, 0, len(mine), max_rows)
         )
     return produced

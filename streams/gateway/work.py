@@ -31,7 +31,7 @@ from streams.intake.uplink_wire import (
 )
 from streams.ports import Produce
 from streams.settings import Gateway
-from streams.topics import EDGE_ALERTS, EDGE_STATUS, LOSSES
+from streams.topics import BACKFILL, EDGE_ALERTS, EDGE_STATUS, LOSSES
 
 _TOPICS = {Kind.LOSSES: LOSSES, Kind.STATUS: EDGE_STATUS, Kind.ALERTS: EDGE_ALERTS}
 _NATIVE = "hw/v1/"
@@ -84,6 +84,10 @@ def work_of(
     refused = opened.refused
     refused += [replace(one, index=opened.decodable[one.index]) for one in decoded.refused]
     records = frame_records(decoded.readings, partitions, limits.max_rows) + opened.records
+    if opened.asked_for:
+        raw = decoder.decode([opened.messages[at] for at in opened.asked_for])
+        refused += [replace(one, index=opened.asked_for[one.index]) for one in raw.refused]
+        records += frame_records(raw.readings, partitions, limits.max_rows, BACKFILL)
     if refused:
         records += refused_records(opened.messages, refused, limits.max_rejected_bytes)
     answers = _answers(deliveries, opened.headers, refused) if opened.headers else {}
@@ -98,6 +102,8 @@ class _Opened:
         self.inflated_bytes = 0
         self.messages: list[Message] = []
         self.decodable: list[int] = []
+        self.asked_for: list[int] = []
+        """Backfills: they are no readings of the log, and no window sees them."""
         self.headers: dict[int, BatchHeader] = {}
         self.refused: list[Refused] = []
         self.records: list[Produce] = []
@@ -128,11 +134,11 @@ class _Opened:
         if isinstance(message.payload, Original):
             # The decoder says why.
             self.decodable.append(at)
-        elif header.kind is Kind.READINGS:
+        elif header.kind in (Kind.READINGS, Kind.BACKFILL):
             if header.encoding is Encoding.ZSTD:
                 payload = self._inflate(message.payload, self._limits.max_inflated_bytes)
                 self.messages[at] = replace(message, payload=payload, is_inflated=True)
-            self.decodable.append(at)
+            (self.decodable if header.kind is Kind.READINGS else self.asked_for).append(at)
         else:
             payload = message.payload
             if header.encoding is Encoding.ZSTD:

@@ -42,6 +42,8 @@ class Kind(StrEnum):
     """JSON: how the edge is."""
     ALERTS = "alerts"
     """JSON: what fired at the edge."""
+    BACKFILL = "backfill"
+    """A frame: raw readings that were asked for."""
 
 
 class Encoding(StrEnum):

@@ -3,7 +3,8 @@
 from streams.settings.channels import Channel
 from streams.settings.commands import Commands
 from streams.settings.device_groups import DeviceTag, DeviceType
-from streams.settings.edge import Edge, EdgeLocal, EdgeModels, EdgeSpool, EdgeUplink
+from streams.settings.edge import Edge, EdgeLocal, EdgeModels, EdgeRing, EdgeSpool, EdgeUplink
+from streams.settings.filters import Filter
 from streams.settings.intake import Intake
 from streams.settings.loader import Settings, config_path, load, named_servers
 from streams.settings.routing import Inhibition, Maintenance, Match, Route
@@ -43,8 +44,10 @@ __all__ = [
     "Edge",
     "EdgeLocal",
     "EdgeModels",
+    "EdgeRing",
     "EdgeSpool",
     "EdgeUplink",
+    "Filter",
     "Gateway",
     "Influx",
     "Inhibition",

@@ -38,6 +38,21 @@ class EdgeSpool(Section):
     """Readings that may wait for the disk; beyond, they are refused."""
 
 
+class EdgeRing(Section):
+    """Where raw readings of filtered devices stay at the site; nothing without ``[[filters]]``."""
+
+    max_bytes: Annotated[int, Field(ge=1 << 24)] = 1 << 30
+    """Disk for them; the oldest file goes when it is full."""
+    retention_ms: Positive = 604_800_000
+    """They stay for so long, a week."""
+    segment_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 22)] = 1 << 21
+    """Size of one file, which is what goes at once."""
+    tell_ms: Positive = 60_000
+    """How often the ledger is told how much was filtered, for ``headwater audit``."""
+    max_series: Positive = 20_000
+    """Series that are filtered, first come, first served; further ones go up whole."""
+
+
 class EdgeUplink(Section):
     """How readings go up."""
 
@@ -161,6 +176,7 @@ class Edge(Section):
     local_broker: Mqtt = Mqtt()
     intake: Intake = Intake()
     spool: EdgeSpool = EdgeSpool()
+    ring: EdgeRing = EdgeRing()
     uplink: EdgeUplink = EdgeUplink()
     models: EdgeModels = EdgeModels()
     local: EdgeLocal = EdgeLocal()

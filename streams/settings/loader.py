@@ -24,6 +24,7 @@ from streams.settings.channels import Channel
 from streams.settings.commands import Commands
 from streams.settings.device_groups import DeviceTag, DeviceType
 from streams.settings.edge import Edge
+from streams.settings.filters import Filter
 from streams.settings.intake import Intake
 from streams.settings.plugged import OWN_AGGREGATE, check_installed
 from streams.settings.routing import Inhibition, Maintenance, Route, check_routing
@@ -114,6 +115,7 @@ class Settings(BaseSettings):
     twins: Twins = Twins()
     commands: Commands = Commands()
     edge: Edge = Edge()
+    filters: list[Filter] = []
     ops: Ops = Ops()
     log: Log = Log()
 

@@ -10,12 +10,11 @@ import pyarrow as pa
 from aiokafka import TopicPartition
 from prometheus_client import Counter
 
-from streams.adapters.lake import TABLES, LakeTable, readings_of, rows_of
+from streams.adapters.lake import OF_READINGS, TABLES, LakeTable, readings_of, rows_of
 from streams.adapters.reading_records import RecordDecoder
 from streams.errors import DecodeError
 from streams.ports import is_time_marker
 from streams.settings import Settings
-from streams.topics import READINGS
 
 _SKIPPED = Counter("headwater_sink_lake_skipped_records", "Records that cannot be read.", ["topic"])
 
@@ -48,7 +47,7 @@ class LakeTarget:
         """Buffer the rows of records; what cannot be read was refused by the worker already."""
         topic = partition.topic
         data = [record for record in records if not is_time_marker(record)]
-        if topic == READINGS and data:
+        if topic in OF_READINGS and data:
             rows, refused = readings_of(partition.partition, data, self._decoder)
             _SKIPPED.labels(topic).inc(len(refused))
             self._keep(topic, rows)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import aiocoap
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from streams.adapters import frames
+from streams.adapters.edge_ledger import EdgeCount, EdgeLedger
+from streams.adapters.log_reader import read_all
+from streams.backfill import ask
+from streams.intake.backfill_wire import Request
 from streams.services import supervisor
 from streams.services.ports import free_port
+from streams.settings import Settings
 from streams.sim.proxy import Proxy
-from streams.topics import LOSSES
+from streams.topics import BACKFILL, LOSSES
 from tests.integration.edge_child import edge_node
 from tests.integration.gateway_child import Arrived, gateway, publish, publisher, reader, unique
 from tests.waiting import eventually, eventually_async
@@ -145,5 +155,107 @@ async def test_what_an_edge_gave_up_is_told_in_the_topic_of_losses(
         (loss,) = found
         assert (loss["reason"], loss["lane"], loss["readings"]) == ("expired", "readings", 100)
         assert loss["devices"] == {f"default/{device}": 100}
+    finally:
+        await consumer.stop()
+
+
+async def test_a_filtered_series_goes_up_as_corners_and_lies_whole_in_the_ring(
+    kafka: str, mqtt: str, arrived: Arrived, tmp_path: Path
+) -> None:
+    device, site = unique("dev"), unique("site")
+    config = '[[filters]]\nmode = "swinging-door"\nbound = 0.1\n'
+    with (
+        gateway(kafka, mqtt, tmp_path, ""),
+        edge_node(mqtt, tmp_path, site, config) as edge,
+    ):
+
+        async def have(values: set[float]) -> None:
+            async def complete() -> bool:
+                await arrived.read()
+                return set(arrived.of(device)) >= values
+
+            await eventually_async(complete, what=f"{values} of {device}")
+            assert set(arrived.of(device)) == values
+
+        # The values are a straight line, of which the last one waits.
+        assert edge.post(rows(device, 0, 50)).status_code == 202
+        await have({0.0})
+        assert edge.status()["filtered"] == 49
+        edge.kill()
+        edge.start()
+        await have({0.0, 49.0})
+        assert edge.post(rows(device, 50, 50)).status_code == 202
+        assert edge.stop() == 0
+        edge.start()
+        await have({0.0, 49.0, 50.0, 99.0})
+        # All of them, and what was released to go up after all.
+        assert edge.status()["ring"]["readings"] == 102
+        eventually(lambda: edge.waiting(LOSSES) == 0)
+        await told_of(kafka, site, EdgeCount("default", site, device, 4, 96, 0))
+
+
+async def told_of(kafka: str, site: str, expected: EdgeCount) -> None:
+    """Wait until what the edge of a site tells in ``losses`` adds up to this."""
+
+    async def complete() -> bool:
+        ledger = EdgeLedger()
+        async for record in read_all(kafka, [LOSSES]):
+            ledger.add(record)
+        return [one for one in ledger.counts() if one.site == site] == [expected]
+
+    await eventually_async(complete)
+
+
+async def test_a_backfill_brings_the_raw_readings_up_beside_the_windows(
+    kafka: str, mqtt: str, arrived: Arrived, tmp_path: Path
+) -> None:
+    device, site = unique("dev"), unique("site")
+    config = '[[filters]]\nmode = "deadband"\nbound = 1000\nmax_gap_ms = 1000000\n'
+    settings = Settings(mqtt=mqtt)
+    request = Request(uuid4().hex, 1_750_000_000_010, 1_750_000_000_040, (device,))
+    consumer = AIOKafkaConsumer(BACKFILL, bootstrap_servers=kafka, auto_offset_reset="earliest")
+    await consumer.start()
+    found: list[int] = []
+
+    async def read() -> None:
+        for records in (await consumer.getmany(timeout_ms=100)).values():
+            for record in records:
+                readings = frames.decode(record.value)
+                if device in readings.device.values:
+                    found.extend(readings.seq.tolist())
+
+    async def told(times: int) -> None:
+        async def complete() -> bool:
+            await read()
+            return len(found) >= times * 30
+
+        await eventually_async(complete)
+        assert sorted(found) == sorted([*range(10, 40)] * times)
+
+    try:
+        with (
+            gateway(kafka, mqtt, tmp_path, ""),
+            edge_node(mqtt, tmp_path, site, config) as edge,
+        ):
+            assert edge.post(rows(device, 0, 50)).status_code == 202
+            edge.kill()
+            # The edge is away: the broker keeps the request for it.
+            waits = {"silence_s": 0.1, "expiry_s": 600}
+            said = await ask(settings, "default", site, request, on_progress=print, **waits)
+            assert said is None
+            edge.start()
+            await told(1)
+            asked = ["edge", "backfill", site, "--from", "1750000000010", "--to", "1750000000040"]
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "streams.cli.main", *asked, "--metric", "m", "--json"),
+                env={**os.environ, "HEADWATER_MQTT": mqtt},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            said = orjson.loads((await process.communicate())[0])
+            assert (said["state"], said["readings"]) == ("done", 30)
+            await told(2)
+        await arrived.read()
+        # The first reading, and the last before the kill, which may have waited.
+        assert set(arrived.of(device)) == {0.0, 49.0}
     finally:
         await consumer.stop()

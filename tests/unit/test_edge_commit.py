@@ -12,6 +12,7 @@ import pytest
 from edge import contents
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
 from edge.errors import SpoolFullError
+from edge.keeping import Keeping
 from edge.readings import open_spool
 from edge.spool.lane import Entry
 from edge.spool.records import Record
@@ -47,14 +48,8 @@ def thread(tmp_path: Path) -> Iterator[SpoolThread]:
 
 
 def commit(thread: SpoolThread, stored: list[Entry], max_waiting_rows: int = 1_000) -> GroupCommit:
-    return GroupCommit(
-        thread,
-        lambda: 77,
-        lambda: 78,
-        stored.extend,
-        max_rows=100,
-        max_waiting_rows=max_waiting_rows,
-    )
+    keep = Keeping(lambda: 77, lambda: 78).keep
+    return GroupCommit(thread, keep, stored.extend, max_rows=100, max_waiting_rows=max_waiting_rows)
 
 
 async def test_those_who_come_together_share_a_write_and_their_order(

@@ -30,9 +30,17 @@ def status(**changes: Any) -> dict[str, Any]:
         "site": "north",
         "life": 4,
         "stored": 1_000,
+        "filtered": 300,
         "confirmed": 400,
         "given_up": {"expired": 1_200},
         "lanes": [{"lane": "readings", "readings": 600, **lane}],
+        "ring": {
+            "readings": 901,
+            "bytes": 2_000_000,
+            "max_bytes": 8_000_000,
+            "reaches_back_ms": 3_600_000,
+            "retention_ms": 604_800_000,
+        },
         "uplink": uplink,
     }
     return {**found, **changes}
@@ -52,6 +60,12 @@ def test_a_page_says_what_waits_for_how_long_and_what_is_lost() -> None:
     assert "1.5 MB, 50%" in text
     assert "61.0 s" in text
     assert "1,200 expired" in text
+    assert "901" in text
+    assert "2.0 MB, 25%" in text
+
+
+def test_an_edge_without_filters_has_no_ring() -> None:
+    assert "ring" not in shown(status(ring=None), None, 0)
 
 
 def test_rates_are_of_one_life_only() -> None:

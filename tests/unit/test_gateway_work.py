@@ -13,7 +13,7 @@ from streams.intake.decode import BatchDecoder, Message
 from streams.intake.mapping import TopicMap
 from streams.intake.uplink_wire import BatchHeader, Encoding, Kind, encode_header
 from streams.settings import Gateway, Mapping
-from streams.topics import EDGE_ALERTS, EDGE_STATUS, LOSSES, READINGS, REJECTED
+from streams.topics import BACKFILL, EDGE_ALERTS, EDGE_STATUS, LOSSES, READINGS, REJECTED
 from tests.unit.packet_bytes import user_property
 
 UP = "hw/v1/acme/north/up"
@@ -62,6 +62,19 @@ def test_readings_of_an_edge_become_frames_and_are_confirmed(encoding: Encoding)
     told = done.answers[0, "acme", "north"]
     assert told.batches == ["5p/fresh/1"]
     assert told.refused == []
+
+
+def test_a_backfill_goes_to_its_own_topic_and_is_not_counted_as_readings() -> None:
+    frame = frames.encode(readings())
+    bad = batch(b"no frame", id="5p/backfill/2", kind=Kind.BACKFILL)
+    done = work(batch(frame, kind=Kind.BACKFILL), bad)
+    assert topics(done) == [BACKFILL, REJECTED]
+    (raw,) = [frames.decode(one.value) for one in done.records if one.topic == BACKFILL]
+    assert len(raw) == 3
+    assert not len(done.readings)
+    told = done.answers[0, "acme", "north"]
+    assert told.batches == ["5p/fresh/1"]
+    assert [one.batch for one in told.refused] == ["5p/backfill/2"]
 
 
 @pytest.mark.parametrize(

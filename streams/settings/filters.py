@@ -1,0 +1,51 @@
+"""The section ``[[filters]]``: what an edge does not send of a series."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from streams.settings.sections import Positive, Section
+
+Globs = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Filter(Section):
+    """How an edge thins some series; of the filters that match a series the first counts.
+
+    What is not sent stays in the ring of the edge (``edge.ring``). Devices that a filter names go
+    up without ``boot`` and ``seq`` (docs/edge.md)."""
+
+    devices: Globs = ("*",)
+    """Globs of devices."""
+    metrics: Globs = ("*",)
+    """Globs of metrics."""
+    mode: Literal["all", "deadband", "swinging-door"]
+    """``all`` sends every reading. ``deadband`` sends one that is further than ``bound`` from the
+    last that was sent; the receiver holds that. ``swinging-door`` sends the corners of a line that
+    passes every reading within ``bound``; the receiver draws it."""
+    bound: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Greatest error of what is rebuilt, in the unit of the metric."""
+    max_gap_ms: Positive = 30_000
+    """Event time between two that are sent, at most, unless the readings are further apart; below
+    ``devices.idle_ms``, or windows of a quiet series are told as provisional."""
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Filter:
+        if self.mode == "all" and self.bound is not None:
+            raise ValueError("mode 'all' takes no bound: nothing is left out")
+        if self.mode != "all" and self.bound is None:
+            raise ValueError(
+                f"mode {self.mode!r} needs a bound, the greatest error in the unit of the metric"
+            )
+        return self
+
+    def names(self, device: str) -> bool:
+        """Whether it is about a device."""
+        return any(fnmatchcase(device, glob) for glob in self.devices)
+
+    def matches(self, device: str, metric: str) -> bool:
+        """Whether it is about a series."""
+        return self.names(device) and any(fnmatchcase(metric, glob) for glob in self.metrics)
