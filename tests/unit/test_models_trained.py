@@ -219,10 +219,16 @@ def test_the_command_trains_compares_and_promotes(tmp_path, monkeypatch):
     assert run.invoke(app, ["models", "show", "nobody"]).exit_code != 0
 
 
+def write_readings(lake, columns):
+    n = len(columns["t_ms"])
+    table = pa.table({"tenant": ["acme"] * n, "kafka_offset": range(n), **columns})
+    write_deltalake(lake / "readings", table)
+
+
 def test_the_lake_gives_means_by_time_with_holes_as_nan(tmp_path):
     rows = [("pump", "a", 0, 1.0), ("pump", "a", 30_000, 3.0), ("pump", "b", 61_000, 5.0)]
     columns = dict(zip(("device", "metric", "t_ms", "value"), zip(*rows, strict=True), strict=True))
-    write_deltalake(tmp_path / "readings", pa.table(columns))
+    write_readings(tmp_path, columns)
     table = from_lake(["a", "b"], "pump", 60_000, root=tmp_path)
     assert table.t_ms.tolist() == [0, 60_000]
     assert np.array_equal(table.rows, [[2.0, np.nan], [np.nan, 5.0]], equal_nan=True)
@@ -233,7 +239,7 @@ def test_the_lake_gives_means_by_time_with_holes_as_nan(tmp_path):
 def test_what_was_labelled_as_missed_is_not_learnt_from_and_is_counted(tmp_path):
     n = 4
     columns = {"device": ["pump"] * n, "metric": ["a"] * n, "t_ms": [0, 60_000, 120_000, 180_000]}
-    write_deltalake(tmp_path / "readings", pa.table(columns | {"value": [1.0, 2.0, 3.0, 4.0]}))
+    write_readings(tmp_path, columns | {"value": [1.0, 2.0, 3.0, 4.0]})
     said = [("missed", "a", 70_000, 130_000), ("not-an-anomaly", "a", 0, 9), ("missed", "b", 0, 9)]
     names = ("kind", "metric", "since_ms", "until_ms")
     labels = [
