@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import gc
 
-_YOUNG = 50_000
-"""Objects made, less those gone, between two looks at the youngest.
-
-More than the batches in flight hold: at 10,000 a worker spent 9 % of its time under JSON here.
-"""
+_YOUNG = 10_000
+"""Objects made, less those gone, between two looks at the youngest."""
 
 
 def settle() -> None:

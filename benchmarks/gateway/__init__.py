@@ -30,8 +30,8 @@ from streams.services import supervisor
 from streams.services.ports import free_port
 from streams.settings import Settings
 
-_SINGLE = 100_000
-_BATCHES, _ROWS = 2_000, 500
+_SINGLE = 200_000
+_BATCHES, _ROWS = 10_000, 500
 _RATE = 5_000.0
 _SETTINGS = '[[mappings]]\ntopic = "bench/{device}"\n'
 _PATIENCE_S = 300.0
