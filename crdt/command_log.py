@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crdt.core.commands.tray import Held, Stage, decode_held
 from crdt.core.errors import WireError
-from crdt.sqlite_file import LogError, prepare
+from crdt.sqlite_file import LogError, opened
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS commands (
@@ -18,7 +18,6 @@ CREATE TABLE IF NOT EXISTS commands (
 CREATE INDEX IF NOT EXISTS commands_closed ON commands (closed, seq);
 """
 _VERSION = 1
-_BUSY_S = 0.5
 
 
 class CommandLog:
@@ -30,15 +29,8 @@ class CommandLog:
         :param max_remembered: closed commands that are kept, the newest.
         :raises LogError: if it cannot be used, or another process holds it.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._max_remembered = path, max_remembered
-        try:
-            self._db = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
-            )
-            prepare(self._db, path, _SCHEMA, _VERSION, "")
-        except sqlite3.Error as error:
-            raise LogError(f"{path}: cannot be used as a log of commands: {error}") from error
+        self._db = opened(path, _SCHEMA, _VERSION, of="log of commands")
 
     def load(self) -> list[Held]:
         """Return all that is kept, in the order in which it came.

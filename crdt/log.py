@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from crdt.sqlite_file import LogError, prepare
+from crdt.sqlite_file import LogError, opened
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lives (number INTEGER PRIMARY KEY, name TEXT NOT NULL);
@@ -23,7 +23,7 @@ CREATE INDEX IF NOT EXISTS updates_device ON updates (device, seq);
 """
 _VERSION = 1
 _ADVICE = "; run that one here. A new edge.data would forget what the cloud has not heard yet"
-_BUSY_S = 0.5
+_HELD = "; is another edge process running with the same edge.data?"
 _FOLD_BYTES = 4_096
 """Updates of a device are replaced by one when they are longer, and longer than that one."""
 
@@ -36,21 +36,14 @@ class Log:
 
         :raises LogError: if the file is no log, of another version, or held by another process.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._db = opened(path, _SCHEMA, _VERSION, of="twin log", other_version=_ADVICE, hint=_HELD)
         try:
-            self._db = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
-            )
-            prepare(self._db, path, _SCHEMA, _VERSION, _ADVICE)
             rows = self._db.execute("SELECT device, sum(length(data)) FROM updates GROUP BY device")
             self._sizes: dict[str, tuple[int, int]] = {d: (0, size) for d, size in rows}
             """Device -> bytes when last replaced by one update, and bytes since."""
         except sqlite3.Error as error:
-            raise LogError(
-                f"{path}: cannot be used as a twin log: {error}; is another edge process running "
-                "with the same edge.data?"
-            ) from error
+            raise LogError(f"{path}: cannot be used as a twin log: {error}") from error
 
     def mint(self) -> str:
         """Return a new incarnation, such as ``7-3fa9c1d2``: no other life has had it.

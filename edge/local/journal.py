@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from crdt.sqlite_file import LogError, prepare
+from crdt.sqlite_file import LogError, opened
 from streams.core.alert_states import FIRING
 
 _SCHEMA = """
@@ -22,7 +22,6 @@ CREATE TABLE IF NOT EXISTS untold (seq INTEGER PRIMARY KEY AUTOINCREMENT, data B
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
 _VERSION = 1
-_BUSY_S = 0.5
 
 
 class Journal:
@@ -34,15 +33,8 @@ class Journal:
         :param max_over: alerts that do not fire any more and are kept, the newest.
         :raises LogError: if it cannot be used, or another process holds it.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._max_over = path, max_over
-        try:
-            self._db = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S
-            )
-            prepare(self._db, path, _SCHEMA, _VERSION, "")
-        except sqlite3.Error as error:
-            raise LogError(f"{path}: cannot be used as a log of alerts: {error}") from error
+        self._db = opened(path, _SCHEMA, _VERSION, of="log of alerts")
 
     def alerts(self) -> list[dict[str, Any]]:
         """Return the alerts that are kept, each in its last state, in the order of their changes.

@@ -159,6 +159,8 @@ def _by_shape(items: Sequence[Item]) -> dict[Shape, Int64]:
     """Return the places of the items by their names, in order."""
     shapes = list(map(tuple, items))
     distinct = dict.fromkeys(shapes)
+    if len(distinct) == 1:
+        return {shapes[0]: np.arange(len(items))}
     codes = dict(zip(distinct, range(len(distinct)), strict=True))
     code = np.fromiter(map(codes.__getitem__, shapes), np.int64, len(shapes))
     order = np.argsort(code, kind="stable")

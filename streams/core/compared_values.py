@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from streams.core.keyed import Keyed
 from streams.core.readings import Int32, Int64
 from streams.core.segments import running_max_before
+
+HELD: dict[str, tuple[Any, Any]] = {
+    "rank": (np.int64, -1),
+    "value": (np.float64, np.nan),
+    "end_ms": (np.int64, 0),
+    "received_ms": (np.int64, 0),
+    "kafka_ms": (np.int64, 0),
+    "site": (np.int32, 0),
+}
+"""Columns of what is held of a value, by side and start of its window."""
 
 
 class Come(NamedTuple):

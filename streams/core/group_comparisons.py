@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.core.compared_values import Come, news_among
+from streams.core.compared_values import HELD, Come, news_among
 from streams.core.comparisons import NOTHING, comparison_of, measured, said_of, values_of
 from streams.core.group_members import NO_MEMBER, Members, ShardOf
 from streams.core.keyed import Keyed
@@ -28,12 +28,7 @@ _LEAST_SWEPT = 1_024
 _LEAST_MEMBERS = 65_536
 _VALUE: dict[str, tuple[Any, Any]] = {
     "window": (np.int32, 0),
-    "rank": (np.int64, -1),
-    "value": (np.float64, np.nan),
-    "end_ms": (np.int64, 0),
-    "received_ms": (np.int64, 0),
-    "kafka_ms": (np.int64, 0),
-    "site": (np.int32, 0),
+    **HELD,
     "said": (np.bool_, False),
 }
 _WINDOW: dict[str, tuple[Any, Any]] = {

@@ -14,7 +14,7 @@ import numpy as np
 
 from streams.core.compared_results import compared
 from streams.core.compared_sides import NO_SIDE, Sides
-from streams.core.compared_values import Come, news_among
+from streams.core.compared_values import HELD, Come, news_among
 from streams.core.comparisons import comparison_of, values_of
 from streams.core.keyed import Keyed
 from streams.core.readings import Bool, Int32, Int64
@@ -24,12 +24,7 @@ from streams.core.window_rules import WindowRule
 
 _LEAST_SWEPT = 1_024
 _VALUE: dict[str, tuple[Any, Any]] = {
-    "rank": (np.int64, -1),
-    "value": (np.float64, np.nan),
-    "end_ms": (np.int64, 0),
-    "received_ms": (np.int64, 0),
-    "kafka_ms": (np.int64, 0),
-    "site": (np.int32, 0),
+    **HELD,
     "left": (np.bool_, False),
 }
 
