@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,12 @@ class RuleEngine:
         self._composed = [r for r in rules if isinstance(r.test, Composition)]
         self._by_name = {rule.name: rule for rule in rules}
         self._number = {rule.name: i for i, rule in enumerate(self._rules)}
+        self._composed_of: dict[int, list[int]] = {}
+        """Rule -> the compositions that it is a member of."""
+        for number, rule in enumerate(self._composed):
+            assert isinstance(rule.test, Composition)
+            for name in rule.test.members:
+                self._composed_of.setdefault(self._number[name], []).append(number)
         self._tests = Tests(self._rules)
         self._is_absence = np.asarray([isinstance(r.test, Absence) for r in self._rules], np.bool_)
         self._tracks = Tracks(self._rules, traits_of, shards=shards, limit=max_series)
@@ -159,7 +166,10 @@ class RuleEngine:
         until_ms = running_max_before(local, found.end_ms, c["end_ms"][heads])
         np.maximum.at(c["end_ms"], track, found.end_ms)
         changed = self._judge(found, track, np.maximum(until_ms, found.end_ms), now_ms)
-        return changes + self._changes(changed, now_ms)
+        last = np.empty(len(heads), np.int64)
+        last[local] = np.arange(len(local))
+        heard = self._standing(found, heads, last, now_ms) if self._told else {}
+        return changes + self._changes(changed, now_ms, heard)
 
     def pass_time(self, now_ms: int, offset: int) -> list[Change]:
         """Let log time pass, before the record at *offset* is taken."""
@@ -272,9 +282,18 @@ class RuleEngine:
             self._tracks.columns["pairs"][place[0]] += 1
         return pair.put(start_ms, end_ms, int(found.rank[row]), verdict, until_ms)
 
-    def _changes(self, changed: Mapping[tuple[int, int], Cause], now_ms: int) -> list[Change]:
+    def _changes(
+        self,
+        changed: Mapping[tuple[int, int], Cause],
+        now_ms: int,
+        heard: Mapping[tuple[Device, int], Cause] = MappingProxyType({}),
+    ) -> list[Change]:
+        """Return what is to be told of pairs that changed, and of compositions of them.
+
+        :param heard: further compositions to look at, by device.
+        """
         changes: list[Change] = []
-        devices: dict[Device, Cause] = {}
+        due, causes = dict(heard), dict[Device, Cause]()
         for place, cause in changed.items():
             track, number = place
             rule, pair = self._rules[number], self._pairs[place]
@@ -285,10 +304,13 @@ class RuleEngine:
                 del self._pairs[place]
                 self._tracks.columns["pairs"][track] -= 1
             key = self._tracks.keys[track]
-            devices[key.tenant, key.device] = cause
-        if self._composed:
-            for device, cause in devices.items():
-                changes += self._compose(device, cause)
+            device = key.tenant, key.device
+            causes[device] = cause
+            due |= dict.fromkeys(
+                [(device, one) for one in self._composed_of.get(number, ())], cause
+            )
+        for (device, composed), cause in due.items():
+            changes += self._compose(device, composed, causes.get(device, cause))
         return changes
 
     def _silent_off(self, takes: Bool, now_ms: int, offset: int) -> list[Change]:
@@ -345,30 +367,48 @@ class RuleEngine:
 
     # -- several rules on one device ------------------------------------------------------
 
-    def _compose(self, device: Device, cause: Cause) -> list[Change]:
-        changes: list[Change] = []
-        tracks = self._tracks.of_device[device]
-        for number, rule in enumerate(self._composed):
-            assert isinstance(rule.test, Composition)
-            before = self._told.get((number, device), [])
-            members = [self._members(tracks, name) for name in rule.test.members]
-            rows = compose(rule.test, [[what for what, _ in one] for one in members])
-            if not rows and not before:
-                continue
-            since_ms = max((since for one in members for _, since in one), default=0)
-            found = [
-                e for e in _fired(rule, rows) if e.resolved_ms is None or e.began_ms >= since_ms
-            ]
-            known_still = [o for o in before if o.state == FIRING or o.began_ms >= since_ms]
-            after, news = reconcile(known_still, found)
-            if after:
-                self._told[number, device] = after
-            else:
-                self._told.pop((number, device), None)
-            if rule.tells:
-                names = Names(device[0], self._tracks.sites[tracks[0]], device[1], EVERY_METRIC)
-                changes += [Change(rule, names, told, cause) for told in news]
-        return changes
+    def _standing(
+        self, found: WindowResults, heads: np.ndarray[Any, Any], last: Int64, now_ms: int
+    ) -> dict[tuple[Device, int], Cause]:
+        """Return the compositions that fire and of whose members more is known now.
+
+        They may be over by that alone, where no member changes.
+
+        :param heads: int[m] tracks with new windows; ``last`` int64[m]: a row of each in *found*.
+        """
+        due: dict[tuple[Device, int], Cause] = {}
+        for track, row in zip(heads.tolist(), last.tolist(), strict=True):
+            key = self._tracks.keys[track]
+            device = key.tenant, key.device
+            for number in range(len(self._composed)):
+                told = self._told.get((number, device), ())
+                if any(one.state == FIRING for one in told) and any(
+                    number in self._composed_of.get(rule, ())
+                    for rule in self._tracks.rules_of(track).tolist()
+                ):
+                    due[device, number] = _cause(found, row, now_ms, float("nan"))
+        return due
+
+    def _compose(self, device: Device, number: int, cause: Cause) -> list[Change]:
+        rule, tracks = self._composed[number], self._tracks.of_device[device]
+        assert isinstance(rule.test, Composition)
+        before = self._told.get((number, device), [])
+        members = [self._members(tracks, name) for name in rule.test.members]
+        rows = compose(rule.test, [[what for what, _ in one] for one in members])
+        if not rows and not before:
+            return []
+        since_ms = max((since for one in members for _, since in one), default=0)
+        found = [e for e in _fired(rule, rows) if e.resolved_ms is None or e.began_ms >= since_ms]
+        known_still = [o for o in before if o.state == FIRING or o.began_ms >= since_ms]
+        after, news = reconcile(known_still, found)
+        if after:
+            self._told[number, device] = after
+        else:
+            self._told.pop((number, device), None)
+        if not rule.tells:
+            return []
+        names = Names(device[0], self._tracks.sites[tracks[0]], device[1], EVERY_METRIC)
+        return [Change(rule, names, told, cause) for told in news]
 
     def _members(self, tracks: Sequence[int], name: str) -> list[tuple[Known, int]]:
         """Return what is known of a rule on the series of a device, and since when."""
@@ -378,6 +418,8 @@ class RuleEngine:
             if number not in self._tracks.rules_of(track):
                 continue
             until_ms, cut_ms = int(self._tracks.columns["end_ms"][track]), self._cut_ms(track)
+            if until_ms < 0:  # Only provisional windows so far: as if it were not there.
+                continue
             pair = self._pairs.get((track, number))
             if pair is None:
                 found.append((known([], cut_ms, until_ms), cut_ms))
