@@ -68,8 +68,8 @@ def readings(found: list[tuple[str, str, int, float]], received_ms: int) -> Read
     )
 
 
-# A rule of the cloud alone fires beside a composition that it is no member of: before, while a member
-# is known by provisional windows only, and after more is known of one.
+# A rule of the cloud alone fires beside a composition that it is no member of: while a series is
+# known by provisional windows only, and after more is known of one.
 @settings(max_examples=50, deadline=None)
 @example([(0, [("d2", "t", 0, 60.0), ("d2", "t", 1_000, 0.0), ("d2", "p", 2_000, 0.0)])])
 @example([(0, [("d1", "t", 2_000, 0.0), ("d1", "p", 0, 60.0), ("d1", "p", 1_000, 0.0)])])
