@@ -27,6 +27,10 @@ _LAG = Gauge("headwater_sink_lag_records", "Records that are not written yet.", 
 _ROWS = Counter("headwater_sink_rows", "Rows written.", ["target"])
 _FAILURES = Counter("headwater_sink_failed_flushes", "Flushes that failed.", ["target"])
 _POLL_MS = 200
+_GATHER_MS = 250
+"""The broker gathers records for so long: storage is no hurry, and each answer has its cost."""
+_GATHER_BYTES = 65_536
+_SHOW_LAG_S = 1.0
 _SESSION_MS = 10_000
 
 
@@ -41,6 +45,7 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         self._failures = 0
         self._retry_at = 0.0
         self._flushed_at = self._stepped_at = time.monotonic()
+        self._shown_at = 0.0
         self._was_away = False
         self._paused = False
         self._stopping = False
@@ -56,6 +61,8 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             auto_offset_reset="earliest",
             session_timeout_ms=_SESSION_MS,
             heartbeat_interval_ms=2_000,
+            fetch_min_bytes=_GATHER_BYTES,
+            fetch_max_wait_ms=_GATHER_MS,
         )
         self._consumer.subscribe(list(self._target.topics), listener=self)
         await self._consumer.start()
@@ -96,7 +103,9 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         if self._read and (due or full) and now >= self._retry_at:
             await self._flush()
         self._hold_back()
-        await self._show_lag()
+        if now - self._shown_at >= _SHOW_LAG_S:
+            self._shown_at = now
+            await self._show_lag()
 
     async def _flush(self) -> None:
         if not await self._still_ours():
