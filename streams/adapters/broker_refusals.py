@@ -19,7 +19,7 @@ _ALERTS = {
     "CERTIFICATE_EXPIRED": f"it has expired; {_ISSUE}",
     "CERTIFICATE_REVOKED": f"it was revoked; {_ISSUE}",
     "UNKNOWN_CA": f"the broker trusts another CA than the one that signed it; {_ISSUE}",
-    "CERTIFICATE_REQUIRED": "there is none; set broker.cert_file and broker.key_file",
+    "CERTIFICATE_REQUIRED": "there is none; set {section}.cert_file and {section}.key_file",
     "BAD_CERTIFICATE": f"the broker does not take it; {_ISSUE}",
     "CERTIFICATE_UNKNOWN": f"the broker does not take it; {_ISSUE}",
 }
@@ -30,13 +30,16 @@ def told(error: BaseException | None, login: Mqtt) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
             f"certificate verify failed: {error.verify_message}: the certificate that the broker "
-            f"shows does not count; broker.ca_file = {login.ca_file} has to hold the CA that "
-            "signed it, and mqtt the name that it is for"
+            f"shows does not count; {login.section}.ca_file = {login.ca_file} has to hold the "
+            "CA that signed it, and mqtt the name that it is for"
         )
     if isinstance(error, ssl.SSLError):
         for alert, what in _ALERTS.items():
             if (error.reason or "").endswith(f"ALERT_{alert}"):
-                return f"the broker refused our certificate: {what}; {whose(login)}"
+                return (
+                    "the broker refused our certificate: "
+                    f"{what.format(section=login.section)}; {whose(login)}"
+                )
     return str(error)
 
 
@@ -46,11 +49,11 @@ def whose(login: Mqtt) -> str:
         try:
             found = x509.load_pem_x509_certificate(login.cert_file.read_bytes())
         except (OSError, ValueError) as error:
-            return f"broker.cert_file = {login.cert_file} cannot be read: {error}"
+            return f"{login.section}.cert_file = {login.cert_file} cannot be read: {error}"
         names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         name = names[0].value if names else "nobody"
         until = f"{found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-        return f"broker.cert_file = {login.cert_file} names {name!r}, valid until {until}"
+        return f"{login.section}.cert_file = {login.cert_file} names {name!r}, valid until {until}"
     if login.username:
-        return f"broker.username = {login.username!r}"
-    return "[broker] names neither a certificate nor a user"
+        return f"{login.section}.username = {login.username!r}"
+    return f"[{login.section}] names neither a certificate nor a user"

@@ -12,9 +12,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -24,6 +22,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from prometheus_client import Counter
 
 from streams.adapters import broker_refusals
+from streams.adapters.mqtt_login import parse_address, password_of, tls_context
 from streams.errors import SettingsError
 from streams.log import get_logger
 from streams.settings import Mqtt
@@ -71,9 +70,9 @@ class MqttLink:
         """What the broker does not let through, since it let something through."""
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
         if login.username:
-            client.username_pw_set(login.username, _read(login.password_file))
+            client.username_pw_set(login.username, password_of(login))
         if secure:
-            client.tls_set_context(_tls(login))
+            client.tls_set_context(tls_context(login))
         client.connect_timeout = _CONNECT_S
         client.max_queued_messages_set(_MAX_QUEUED)
         # paho takes any number here; its stubs say int.
@@ -246,39 +245,7 @@ def _nothing() -> None:
 
 def _places(addresses: Sequence[str]) -> tuple[list[tuple[str, int]], bool]:
     """Return hosts and ports, and whether they speak TLS."""
-    found = [_parse(address) for address in addresses]
+    found = [parse_address(address) for address in addresses]
     if len({secure for _, _, secure in found}) != 1:
         raise SettingsError(f"{list(addresses)}: expected brokers all of mqtt://, or of mqtts://")
     return [(host, port) for host, port, _ in found], found[0][2]
-
-
-def _parse(address: str) -> tuple[str, int, bool]:
-    parts = urlsplit(address)
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-        raise SettingsError(
-            f"mqtt = {address!r}: expected mqtt://host:port, or mqtts://host:port for TLS"
-        )
-    secure = parts.scheme == "mqtts"
-    return parts.hostname, parts.port or (8883 if secure else 1883), secure
-
-
-def _read(password_file: Path | None) -> str | None:
-    if password_file is None:
-        return None
-    try:
-        return password_file.read_text().rstrip("\r\n")
-    except OSError as error:
-        raise SettingsError(f"broker.password_file: {error}") from error
-
-
-def _tls(login: Mqtt) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=login.ca_file)
-        if login.cert_file is not None:
-            context.load_cert_chain(login.cert_file, login.key_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(
-            f"broker.ca_file = {login.ca_file}, cert_file = {login.cert_file}, "
-            f"key_file = {login.key_file}: cannot be used: {error}"
-        ) from error
-    return context

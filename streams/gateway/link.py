@@ -8,14 +8,12 @@ to one connection and the broker delivers unacknowledged messages again on the n
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -24,7 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from streams.adapters.broker_refusals import told
-from streams.errors import SettingsError
+from streams.adapters.mqtt_login import parse_address, password_of, tls_context
 from streams.gateway import meters
 from streams.gateway.packets import ProtocolError, Publish, pubacks, subscription_ids
 from streams.gateway.sockets import PacketClient
@@ -122,7 +120,7 @@ class Link:
 
     async def _connect(self) -> bool:
         self._gone.clear()
-        host, port, _ = _parse(self._session.address)
+        host, port, _ = parse_address(self._session.address)
         loop = asyncio.get_running_loop()
         properties = _properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = self._session.expiry_s
@@ -375,26 +373,12 @@ class Link:
             self._gone.set()
 
 
-def _parse(address: str) -> tuple[str, int, bool]:
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if not host or parts.scheme not in ("mqtt", "mqtts"):
-        raise SettingsError(
-            f"mqtt = {address!r}: expected mqtt://host:port, or mqtts://host:port for TLS"
-        )
-    secure = parts.scheme == "mqtts"
-    return host, port or (8883 if secure else 1883), secure
-
-
 def _properties(packet_type: int) -> Properties:
     return Properties(packet_type)  # type: ignore[no-untyped-call]  # paho leaves it untyped
 
 
 def _client(session: Session) -> PacketClient:
-    _, _, secure = _parse(session.address)
+    _, _, secure = parse_address(session.address)
     client = PacketClient(
         CallbackAPIVersion.VERSION2,
         client_id=session.client_id,
@@ -405,32 +389,7 @@ def _client(session: Session) -> PacketClient:
     client.max_queued_messages_set(_MAX_OUT_QUEUED)
     login = session.login
     if login.username:
-        client.username_pw_set(login.username, _password(login))
+        client.username_pw_set(login.username, password_of(login))
     if secure:
-        client.tls_set_context(_tls(login))
+        client.tls_set_context(tls_context(login))
     return client
-
-
-def _password(login: Mqtt) -> str | None:
-    if login.password_file is None:
-        return None
-    try:
-        return login.password_file.read_text().rstrip("\r\n")
-    except OSError as error:
-        raise SettingsError(f"broker.password_file: {error}") from error
-
-
-def _tls(login: Mqtt) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=login.ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(f"broker.ca_file = {login.ca_file}: cannot be used: {error}") from error
-    if login.cert_file is not None:
-        try:
-            context.load_cert_chain(login.cert_file, login.key_file)
-        except OSError as error:
-            raise SettingsError(
-                f"broker.cert_file = {login.cert_file}, key_file = {login.key_file}: "
-                f"cannot be used: {error}"
-            ) from error
-    return context

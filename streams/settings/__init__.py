@@ -1,5 +1,6 @@
 """Settings: :class:`Settings`, its sections, and :func:`load`."""
 
+from streams.settings.broker import Mqtt
 from streams.settings.channels import Channel
 from streams.settings.commands import Commands
 from streams.settings.device_groups import DeviceTag, DeviceType
@@ -20,7 +21,6 @@ from streams.settings.sections import (
     Log,
     Mapping,
     MetricSpec,
-    Mqtt,
     Ops,
     Rollup,
     RollupProcess,

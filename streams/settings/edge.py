@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from streams.settings.broker import LocalMqtt
 from streams.settings.intake import Intake
-from streams.settings.sections import Mqtt, Ms, Positive, Section
+from streams.settings.sections import Ms, Positive, Section
 
 _SPAN = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -173,7 +174,7 @@ class Edge(Section):
     The broker that leads up is the top-level ``mqtt``."""
     max_latest: Positive = 100_000
     """Series whose latest reading can be read here; further ones are left out."""
-    local_broker: Mqtt = Mqtt()
+    local_broker: LocalMqtt = LocalMqtt()
     intake: Intake = Intake()
     spool: EdgeSpool = EdgeSpool()
     ring: EdgeRing = EdgeRing()

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
+from streams.settings.broker import Mqtt
 from streams.settings.channels import Channel
 from streams.settings.commands import Commands
 from streams.settings.device_groups import DeviceTag, DeviceType
@@ -40,7 +41,6 @@ from streams.settings.sections import (
     Log,
     Mapping,
     MetricSpec,
-    Mqtt,
     Name,
     Ops,
     Rollup,

@@ -59,23 +59,6 @@ class Topics(Section):
     """How long data topics keep records."""
 
 
-class Mqtt(Section):
-    """How to log in to the MQTT broker. The address is the top-level ``mqtt``."""
-
-    username: str = ""
-    """Empty: no log-in."""
-    password_file: Path | None = None
-    """A file that holds the password."""
-    ca_file: Path | None = None
-    """Certificates to trust; default: the system's."""
-    cert_file: Path | None = None
-    """Client certificate for mutual TLS."""
-    key_file: Path | None = None
-    """Its private key."""
-    keepalive_s: Positive = 30
-    """Seconds of silence after which broker and gateway check on each other."""
-
-
 class Mapping(Section):
     """From an MQTT topic to devices and metrics.
 
