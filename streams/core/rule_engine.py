@@ -17,7 +17,7 @@ log time that the caller hands in. State is kept in shards, as that of the engin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -25,14 +25,11 @@ import numpy as np
 
 from streams.core.absences import PRESENT, Absences
 from streams.core.comparisons import split
-from streams.core.compositions import Known, compose, known
+from streams.core.composed_alerts import ComposedAlerts, Device
 from streams.core.episodes import (
     FIRING,
     RESOLVED,
-    Episode,
     Told,
-    episodes,
-    reconcile,
 )
 from streams.core.metric_comparisons import MetricComparisons
 from streams.core.placement import shard_of
@@ -40,10 +37,10 @@ from streams.core.readings import Bool, Int64
 from streams.core.registry import NEVER
 from streams.core.results import WindowResults
 from streams.core.rule_pairs import Cause, Change, Pair
-from streams.core.rule_state import EVERY_METRIC, Stands, facts_of, standing_in
+from streams.core.rule_state import Stands, facts_of, standing_in
 from streams.core.rule_tracks import NO_TRACK, Key, Tracks
 from streams.core.segments import running_max_before
-from streams.core.selectors import Names, TraitsOf, without_traits
+from streams.core.selectors import TraitsOf, without_traits
 from streams.core.window_rules import (
     Absence,
     Composition,
@@ -52,7 +49,6 @@ from streams.core.window_rules import (
     WindowRule,
 )
 
-Device = tuple[str, str]
 State = dict[str, Any]
 
 
@@ -80,17 +76,13 @@ class RuleEngine:
         self._composed = [r for r in rules if isinstance(r.test, Composition)]
         self._by_name = {rule.name: rule for rule in rules}
         self._number = {rule.name: i for i, rule in enumerate(self._rules)}
-        self._composed_of: dict[int, list[int]] = {}
-        """Rule -> the compositions that it is a member of."""
-        for number, rule in enumerate(self._composed):
-            assert isinstance(rule.test, Composition)
-            for name in rule.test.members:
-                self._composed_of.setdefault(self._number[name], []).append(number)
         self._tests = Tests(self._rules)
         self._is_absence = np.asarray([isinstance(r.test, Absence) for r in self._rules], np.bool_)
         self._tracks = Tracks(self._rules, traits_of, shards=shards, limit=max_series)
         self._pairs: dict[tuple[int, int], Pair] = {}
-        self._told: dict[tuple[int, Device], list[Told]] = {}
+        self._compositions = ComposedAlerts(
+            self._composed, self._rules, self._tracks, self._pairs, self._cut_ms
+        )
         self._absences = Absences(
             [r.test.silent_ms if isinstance(r.test, Absence) else 0 for r in self._rules]
         )
@@ -168,7 +160,10 @@ class RuleEngine:
         changed = self._judge(found, track, np.maximum(until_ms, found.end_ms), now_ms)
         last = np.empty(len(heads), np.int64)
         last[local] = np.arange(len(local))
-        heard = self._standing(found, heads, last, now_ms) if self._told else {}
+        heard = {
+            (device, number): _cause(found, int(last[i]), now_ms, float("nan"))
+            for device, number, i in self._compositions.standing(heads)
+        }
         return changes + self._changes(changed, now_ms, heard)
 
     def pass_time(self, now_ms: int, offset: int) -> list[Change]:
@@ -197,8 +192,8 @@ class RuleEngine:
         for (_, number), pair in self._pairs.items():
             counts[self._rules[number].name][0] += pair.pending
             counts[self._rules[number].name][1] += pair.firing
-        for (number, _), told in self._told.items():
-            counts[self._composed[number].name][1] += any(one.state == FIRING for one in told)
+        for name in self._compositions.firing():
+            counts[name][1] += 1
         gone = self._absences.columns
         for number in gone["rule"][gone["absent_ms"] >= 0].tolist():
             counts[self._rules[number].name][1] += 1
@@ -306,11 +301,9 @@ class RuleEngine:
             key = self._tracks.keys[track]
             device = key.tenant, key.device
             causes[device] = cause
-            due |= dict.fromkeys(
-                [(device, one) for one in self._composed_of.get(number, ())], cause
-            )
+            due |= dict.fromkeys([(device, one) for one in self._compositions.of(number)], cause)
         for (device, composed), cause in due.items():
-            changes += self._compose(device, composed, causes.get(device, cause))
+            changes += self._compositions.judge(device, composed, causes.get(device, cause))
         return changes
 
     def _silent_off(self, takes: Bool, now_ms: int, offset: int) -> list[Change]:
@@ -365,70 +358,6 @@ class RuleEngine:
     def _tell(self, rule: WindowRule, track: int, told: Told, cause: Cause) -> list[Change]:
         return [Change(rule, self._tracks.names(track), told, cause)] if rule.tells else []
 
-    # -- several rules on one device ------------------------------------------------------
-
-    def _standing(
-        self, found: WindowResults, heads: np.ndarray[Any, Any], last: Int64, now_ms: int
-    ) -> dict[tuple[Device, int], Cause]:
-        """Return the compositions that fire and of whose members more is known now.
-
-        They may be over by that alone, where no member changes.
-
-        :param heads: int[m] tracks with new windows; ``last`` int64[m]: a row of each in *found*.
-        """
-        due: dict[tuple[Device, int], Cause] = {}
-        for track, row in zip(heads.tolist(), last.tolist(), strict=True):
-            key = self._tracks.keys[track]
-            device = key.tenant, key.device
-            for number in range(len(self._composed)):
-                told = self._told.get((number, device), ())
-                if any(one.state == FIRING for one in told) and any(
-                    number in self._composed_of.get(rule, ())
-                    for rule in self._tracks.rules_of(track).tolist()
-                ):
-                    due[device, number] = _cause(found, row, now_ms, float("nan"))
-        return due
-
-    def _compose(self, device: Device, number: int, cause: Cause) -> list[Change]:
-        rule, tracks = self._composed[number], self._tracks.of_device[device]
-        assert isinstance(rule.test, Composition)
-        before = self._told.get((number, device), [])
-        members = [self._members(tracks, name) for name in rule.test.members]
-        rows = compose(rule.test, [[what for what, _ in one] for one in members])
-        if not rows and not before:
-            return []
-        since_ms = max((since for one in members for _, since in one), default=0)
-        found = [e for e in _fired(rule, rows) if e.resolved_ms is None or e.began_ms >= since_ms]
-        known_still = [o for o in before if o.state == FIRING or o.began_ms >= since_ms]
-        after, news = reconcile(known_still, found)
-        if after:
-            self._told[number, device] = after
-        else:
-            self._told.pop((number, device), None)
-        if not rule.tells:
-            return []
-        names = Names(device[0], self._tracks.sites[tracks[0]], device[1], EVERY_METRIC)
-        return [Change(rule, names, told, cause) for told in news]
-
-    def _members(self, tracks: Sequence[int], name: str) -> list[tuple[Known, int]]:
-        """Return what is known of a rule on the series of a device, and since when."""
-        number = self._number[name]
-        found: list[tuple[Known, int]] = []
-        for track in tracks:
-            if number not in self._tracks.rules_of(track):
-                continue
-            until_ms, cut_ms = int(self._tracks.columns["end_ms"][track]), self._cut_ms(track)
-            if until_ms < 0:  # Only provisional windows so far: as if it were not there.
-                continue
-            pair = self._pairs.get((track, number))
-            if pair is None:
-                found.append((known([], cut_ms, until_ms), cut_ms))
-                continue
-            base = pair.base
-            since_ms = cut_ms if base is None else min(cut_ms, base.began_ms)
-            found.append((known(pair.found, cut_ms, until_ms), since_ms))
-        return found
-
     # -- state ----------------------------------------------------------------------------
 
     def snapshot(self, shard: int) -> State:
@@ -454,11 +383,7 @@ class RuleEngine:
                 for track, number, absent_ms in self._absences.absent()
                 if track in local
             ],
-            "told": [
-                [self._composed[number].name, list(device), [asdict(one) for one in told]]
-                for (number, device), told in self._told.items()
-                if self._tracks.of_device[device][0] in local
-            ],
+            "told": self._compositions.snapshot(local),
         }
 
     def restore(self, shard: int, stamp: int, state: State) -> None:
@@ -488,20 +413,12 @@ class RuleEngine:
             for number in self._absence_rules_of(track):
                 since_ms = absent.get((track, self._rules[number].name), PRESENT)
                 self._absences.add(track, number, since_ms)
-        composed = {rule.name: i for i, rule in enumerate(self._composed)}
-        for name, device, told in state["told"]:
-            if name in composed and tuple(device) in self._tracks.of_device:
-                self._told[composed[name], (device[0], device[1])] = [Told(**one) for one in told]
+        self._compositions.restore(state["told"])
         gone = [one for one in standing_in(state) if not self._judges(one)]
         if gone:
             self._gone[shard] = gone
         self._compared.restore(shard, state.get("compared", ()))
         self.stamps[shard] = stamp
-
-
-def _fired(rule: WindowRule, rows: Sequence[tuple[int, int, int]]) -> list[Episode]:
-    over, now = episodes(rule.hold_ms, rule.resolve_ms, None, rows)
-    return [*over, *([now] if now is not None and now.fired_ms is not None else [])]
 
 
 def _cause(found: WindowResults, row: int, now_ms: int, value: float) -> Cause:
