@@ -23,7 +23,7 @@ class Pycrdt:
     def __init__(self) -> None:
         from pycrdt import Doc, Map
 
-        self._doc = Doc({"twin": Map()})
+        self._doc: Doc[Any] = Doc({"twin": Map()})
         self._map = self._doc["twin"]
 
     def set(self, key: str, value: int) -> None:

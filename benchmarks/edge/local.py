@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from queue import Queue
 from statistics import quantiles
+from typing import cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -134,7 +135,7 @@ def _acted() -> list[float]:
         arrived: Queue[float] = Queue()
         client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         client.on_message = lambda *_: arrived.put(time.perf_counter())
-        client.on_socket_open = lambda _c, _d, opened: opened.setsockopt(
+        client.on_socket_open = lambda _c, _d, opened: cast(socket.socket, opened).setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
         )
         parts = urlsplit(broker)

@@ -105,7 +105,10 @@ def _series(path: Path, rows: int | None = _ROWS) -> Readings:
     n = len(table)
     times = table.column("timestamp").cast("timestamp[ms]").cast("int64").to_numpy()
     return Readings(
-        *(Labels.constant(name, n) for name in ("default", "bench", path.stem, "value")),
+        Labels.constant("default", n),
+        Labels.constant("bench", n),
+        Labels.constant(path.stem, n),
+        Labels.constant("value", n),
         times,
         times + 7,
         table.column("value").cast("float64").to_numpy(),

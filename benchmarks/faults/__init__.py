@@ -67,10 +67,10 @@ def _judged(label: str, played: Fleet, over: NDArray[np.bool_], *, targets: bool
     rate = false / (healthy / (DAYS * DAY))
     name = f"{label}: false alerts a series and month"
     measures = [at_most(name, rate, "", 1.0) if targets else Measure(name, round(rate, 2), "")]
-    for fault, delays in found.items():
+    for kind, delays in found.items():
         hit = [delay for delay in delays if delay is not None]
         share = 100.0 * len(hit) / len(delays)
-        name = f"{label}: {fault}"
+        name = f"{label}: {kind}"
         measures.append(at_least(name, share, "%", 90) if targets else Measure(name, share, "%"))
         if hit:
             measures.append(Measure(f"{name}, median delay", float(np.median(hit)), "readings"))

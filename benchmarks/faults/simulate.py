@@ -26,7 +26,8 @@ def autoregressive(rng: np.random.Generator, rows: int, series: int) -> Float64:
 
 def heavy_tailed(rng: np.random.Generator, rows: int, series: int) -> Float64:
     """Return white noise of Student's t with 4 degrees of freedom, standard deviation 1."""
-    return rng.standard_t(4, size=(rows, series)) / np.sqrt(2.0)
+    noise: Float64 = rng.standard_t(4, size=(rows, series)) / np.sqrt(2.0)
+    return noise
 
 
 def seasonal(rng: np.random.Generator, rows: int, series: int) -> Float64:

@@ -42,7 +42,8 @@ def edge_batches(count: int, rows: int) -> Load:
         device = Labels((at % 10).astype(np.int32), tuple(f"edge-{n}" for n in range(10)))
         t_ms = _START_MS + (number * rows + at) // 10 * 1_000
         readings = Readings(
-            *(Labels.constant(name, rows) for name in ("bench", "north")),
+            Labels.constant("bench", rows),
+            Labels.constant("north", rows),
             device,
             Labels.constant("temperature", rows),
             t_ms,
@@ -54,7 +55,7 @@ def edge_batches(count: int, rows: int) -> Load:
             {},
             {},
         )
-        properties = Properties(PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         header = BatchHeader(batch_id("bench", "backlog", number), Kind.READINGS, Encoding.ZSTD)
         properties.UserProperty = encode_header(header)
         yield up_topic("bench", "north"), zstd.compress(frames.encode(readings)), properties

@@ -38,7 +38,8 @@ def clock(files: Sequence[Labelled]) -> list[Float64]:
 
 def _clock(n: int) -> Float64:
     row = np.arange(1, n + 1)
-    return np.log2(row & -row) + 1.0
+    score: Float64 = np.log2(row & -row) + 1.0
+    return score
 
 
 def range_check(files: Sequence[Labelled]) -> list[Float64]:

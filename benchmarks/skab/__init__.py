@@ -141,5 +141,5 @@ def _counts(anomalous: Bool, over: Bool) -> list[int]:
 
 
 def _f1(counts: Float64) -> float:
-    hit, false, missed, _ = counts.tolist()
+    hit, false, missed = (float(one) for one in counts[:3])
     return 2.0 * hit / max(2.0 * hit + false + missed, 1.0)

@@ -111,8 +111,8 @@ class _Disk(Mapping[str, bytes]):
     def __init__(self, folder: str) -> None:
         options = Options(raw_mode=True)
         # As a worker's: of RocksDB's own 64 MiB the memory of the logic could not be told.
-        options.set_write_buffer_size(OPTIONS["write_buffer_size"])
-        options.set_max_write_buffer_number(OPTIONS["max_write_buffer_number"])
+        options.set_write_buffer_size(cast(int, OPTIONS["write_buffer_size"]))
+        options.set_max_write_buffer_number(cast(int, OPTIONS["max_write_buffer_number"]))
         self._files = Rdict(str(Path(folder) / "segments"), options)
 
     def __getitem__(self, name: str) -> bytes:
@@ -126,7 +126,7 @@ class _Disk(Mapping[str, bytes]):
 
     def __iter__(self) -> Iterator[str]:
         keys = self._files.keys()  # An Rdict is no mapping: it cannot be iterated over itself.
-        return (key.decode() for key in keys)
+        return (cast(bytes, key).decode() for key in keys)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.nab.files import load
 from benchmarks.report import Measure, at_most
+from streams.core.readings import Float64, Int64
 from streams.core.thinning import Deadband, SwingingDoor
 
 _SHARES = (0.02, 0.1)
@@ -63,8 +64,10 @@ def _seconds(thin: Filter, rows: list[tuple[int, float]]) -> float:
     return time.perf_counter() - began
 
 
-def _rebuilt(kind: str, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def _rebuilt(kind: str, rows: Float64, kept: Int64) -> Float64:
     t_ms, value = rows.T
     if kind == "deadband":
-        return value[kept[np.searchsorted(kept, np.arange(len(rows)), side="right") - 1]]
-    return np.interp(t_ms, t_ms[kept], value[kept])
+        held: Float64 = value[kept[np.searchsorted(kept, np.arange(len(rows)), side="right") - 1]]
+        return held
+    line: Float64 = np.interp(t_ms, t_ms[kept], value[kept])
+    return line
