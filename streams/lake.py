@@ -36,14 +36,15 @@ _CURRENT = """
 _VIEW = """
     SELECT *, split_part("window", '@', 1) AS definition,
         coalesce(try_cast(nullif(split_part("window", '@', 2), '') AS INTEGER), 1) AS generation
-    FROM ({current}) WHERE count > 0
-    QUALIFY row_number() OVER (
-        PARTITION BY {series}, metric, "window", start_ms
-        ORDER BY rank >= 0 DESC, source = 'cloud' DESC, source
-    ) = 1
+    FROM (
+        SELECT * FROM ({current}) QUALIFY row_number() OVER (
+            PARTITION BY {series}, metric, "window", start_ms
+            ORDER BY rank >= 0 DESC, source = 'edge' DESC, source
+        ) = 1
+    ) WHERE count > 0
 """
-"""Greatest rank per source, without what was retracted; then one source per window: a final
-result before a provisional one, the cloud's before an edge's. Of equal ranks, which only
+"""Greatest rank per source; then one source per window: a final result before a provisional one, an
+edge's before the cloud's; then without what was retracted. Of equal ranks, which only
 provisional results have with different content, the one with more readings is the newer. Of a
 window whose definition was changed, ``definition`` is the name in the settings."""
 _LABELS_SAID = "labels_said"

@@ -16,7 +16,7 @@ def result(start, value, **more):
     return {"start": start, "value": value, **more}
 
 
-def results_frame(*rows, window="1m"):
+def results_frame(*rows, window="1m", tenant="t"):
     def column(name, default):
         return [row.get(name, default) for row in rows]
 
@@ -25,12 +25,12 @@ def results_frame(*rows, window="1m"):
     kafka_ms = [row.get("kafka_ms", (row["start"] + 1) * MINUTE_MS) for row in rows]
     return encode(
         WindowResults(
-            tenant=Labels.constant("t", len(rows)),
+            tenant=Labels.constant(tenant, len(rows)),
             site=Labels.of(column("site", "s")),
             device=Labels.of(column("device", "d")),
             metric=Labels.of(column("metric", "m")),
             window=Labels.constant(window, len(rows)),
-            source=Labels.constant("cloud", len(rows)),
+            source=Labels.of(column("source", "cloud")),
             reason=Labels.constant("closed", len(rows)),
             start_ms=start_ms,
             end_ms=start_ms + MINUTE_MS,

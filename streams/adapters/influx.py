@@ -29,13 +29,13 @@ class Kind:
     """How one kind of result is stored.
 
     ``measurement`` holds the current results, ``<measurement>_retracted`` the ranks of those
-    that were taken back. ``tags`` name a point; all but ``place`` name its window, of which
+    that were taken back. ``tags`` name a point; all but ``places`` name its window, of which
     there may be one point only.
     """
 
     measurement: str
     tags: tuple[str, ...]
-    place: str
+    places: tuple[str, ...]
     counts: tuple[str, ...]
     floats: tuple[str, ...] = ("sum", "min", "max", "mean", "sd")
 
@@ -48,13 +48,13 @@ class Kind:
 WINDOWS = Kind(
     MEASUREMENT,
     ("tenant", "site", "device", "metric", "window", "source"),
-    "site",
+    ("site", "source"),
     ("count", "rank", "end_ms", "last_received_ms"),
 )
 GROUPS = Kind(
     "rollups",
     ("tenant", "rollup", "group", "metric", "window", "source"),
-    "",
+    (),
     ("count", "rank", "end_ms", "last_received_ms", "final", "provisional", "missing"),
 )
 _DELETES = 200

@@ -6,7 +6,7 @@ fingerprint of the settings that decided them): determinism is promised for equa
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ from streams.errors import DecodeError
 T = TypeVar("T", WindowResults, Scores, RollupResults)
 
 _EXTRA = "extra"
+_LINEAGE = (b"hw.code", b"hw.settings")
 _LATER = ("why",)
 """Columns of text that frames of earlier versions do not have: they are read as empty."""
 _DTYPES: dict[str, Any] = {"Int64": np.int64, "Int32": np.int32, "Float64": np.float64}
@@ -56,6 +57,43 @@ def read_table(payload: bytes) -> pa.Table:
     :raises DecodeError: if it is not a whole frame of a known version.
     """
     return read_stream(payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What decided the results of a frame."""
+
+    code: str
+    settings: str
+
+
+def lineage(payload: bytes) -> Lineage:
+    """Read by what a result frame was computed.
+
+    :raises DecodeError: if it is not a whole frame of a known version.
+    """
+    said = read_stream(payload).schema.metadata or {}
+    return Lineage(*(said.get(name, b"").decode(errors="replace")[:64] for name in _LINEAGE))
+
+
+def split(payload: bytes, max_frames: int) -> list[bytes]:
+    """Return the frames of a payload that has them one after the other, at least one.
+
+    :raises DecodeError: if it is no such payload, or has too many.
+    """
+    source = pa.BufferReader(payload)
+    found: list[bytes] = []
+    while not found or source.tell() < len(payload):
+        if len(found) == max_frames:
+            raise DecodeError("too-many-frames", f"more than {max_frames} frames in one payload")
+        begin = source.tell()
+        try:
+            for _ in pa.ipc.open_stream(source):
+                pass
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DecodeError("malformed-frame", f"frame {len(found) + 1}: {error}") from error
+        found.append(payload[begin : source.tell()])
+    return found
 
 
 def decode_windows(payload: bytes) -> WindowResults:

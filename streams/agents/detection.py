@@ -16,7 +16,7 @@ from streams.core.crossings import Crossings
 from streams.core.engine import Folded
 from streams.core.feedback import Feedback, FeedbackRules, SeriesName
 from streams.core.placement import shard_of
-from streams.core.readings import Bool, Float64, Int32, Int64, Labels
+from streams.core.readings import ELSEWHERE, Bool, Float64, Int32, Int64, Labels
 from streams.core.registry import Registry
 from streams.core.results import Scores
 from streams.core.segments import running_max_before
@@ -125,6 +125,7 @@ class Watch:
         rows, series = folded.rows, folded.series
         r, newest_ms = rows.readings, registry.series["max_t_ms"]
         eligible = (folded.verdict == Class.ACCEPTED) & np.isfinite(r.value)
+        eligible &= r.quality & ELSEWHERE == 0
         before = running_max_before(series, r.t_ms, newest_ms, eligible)
         np.maximum.at(newest_ms, series[eligible], r.t_ms[eligible])
         at = np.flatnonzero(eligible & (r.t_ms >= before) & self._is_watched(r.metric))

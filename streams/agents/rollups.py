@@ -23,7 +23,7 @@ from streams.agents.window_definitions import definition_of
 from streams.core.placement import group_key, group_partition
 from streams.core.readings import Bool, Labels
 from streams.core.registry import NEVER
-from streams.core.results import RollupResults, WindowResults
+from streams.core.results import CLOUD, RollupResults, WindowResults, standing
 from streams.core.rollup_parts import VALUES, Parts
 from streams.core.rollups import Rollup, RollupRules
 from streams.errors import DecodeError, StateError
@@ -45,7 +45,6 @@ PART_HEADER = "hw-part"
 """Partition of ``aggregates`` whose devices a record of ``rollups.partial`` stands for."""
 EVERYTHING = "*"
 """Name of the group of a whole tenant."""
-SOURCE = "cloud"
 _CLOCK_KEY = "clock"
 _TOLD = Counter("headwater_rollup_results", "Results of groups emitted.", ["topic", "reason"])
 _REFUSED = Counter("headwater_rollup_refused_results", "Results not taken.", ["topic", "why"])
@@ -108,7 +107,7 @@ class RollupLogic:
             rollup.name: Rollup(
                 RollupRules(
                     rollup.name,
-                    SOURCE,
+                    CLOUD,
                     rollup.quiet_ms,
                     {},
                     stage.max_members or rollup.max_members,
@@ -306,7 +305,7 @@ def _devices_of(found: WindowResults, rollup: RollupSettings, type_of: TypeOf) -
         end_ms=found.end_ms,
         values={
             **{name: getattr(found, name) for name in VALUES if hasattr(WindowResults, name)},
-            "rank": found.rank.astype(np.int64),
+            "rank": standing(found.rank, found.source),
             "revision": found.rank.astype(np.int64) + 1,
             "m2": sd * sd * np.maximum(found.count - 1, 0),
             "final": (told & (found.rank >= 0)).astype(np.int64),

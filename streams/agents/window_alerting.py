@@ -20,7 +20,7 @@ from streams.agents.window_alerts import alert_of
 from streams.core.alert_states import alert_id
 from streams.core.log_clock import LogClock
 from streams.core.readings import Labels
-from streams.core.results import WindowResults
+from streams.core.results import WindowResults, standing
 from streams.core.rule_engine import RuleEngine
 from streams.errors import DecodeError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, is_time_marker
@@ -171,16 +171,19 @@ def _engine_of(edition: Edition) -> RuleEngine:
 
 
 def as_named(found: WindowResults) -> WindowResults:
-    """Return results under the names of their windows in the settings.
+    """Return results under the names of their windows in the settings, ranked as they count.
 
-    A later generation of a window counts more than any revision of a former one.
+    A later generation of a window counts more than any revision of a former one, and an edge's
+    result more than the cloud's.
     """
     generations = [generation_of(name) for name in found.window.values]
+    rank = standing(found.rank, found.source)
     if max(generations, default=1) == 1:
-        return found
-    codes = np.asarray(generations, np.int32)[found.window.codes]
+        return replace(found, rank=rank.astype(np.int32))
+    codes = np.asarray(generations, np.int64)[found.window.codes]
+    rank = np.where(rank < 0, rank, rank + (codes - 1) * _GENERATION)
     return replace(
         found,
         window=Labels(found.window.codes, [base_name(name) for name in found.window.values]),
-        rank=np.where(found.rank < 0, found.rank, found.rank + (codes - 1) * _GENERATION),
+        rank=rank.astype(np.int32),
     )

@@ -9,9 +9,8 @@ import numpy as np
 from streams.core.aggregates import Arrays
 from streams.core.readings import Float64, Int32, Int64, Labels
 from streams.core.registry import Registry
-from streams.core.results import RETRACTED, WindowResults
+from streams.core.results import CLOUD, RETRACTED, WindowResults
 
-SOURCE = "cloud"
 _EVERY = (
     *("count", "sum", "min", "max", "mean", "sd"),
     *("site", "last_received_ms", "kafka_ms"),
@@ -47,7 +46,7 @@ class Writer:
             device=_named(device, reg.names),
             metric=_named(reg.series["metric"][series], reg.metrics),
             window=Labels.constant(self._window, n),
-            source=Labels.constant(SOURCE, n),
+            source=Labels.constant(CLOUD, n),
             reason=Labels.constant(reason, n),
             start_ms=start_ms,
             end_ms=end_ms,

@@ -33,7 +33,16 @@ from streams.core.index import ABSENT as NOWHERE
 from streams.core.numbering import GIVEN_UP, SEEN
 from streams.core.operators import operator_for
 from streams.core.placement import shard_of
-from streams.core.readings import ABSENT, TIME_OF_RECEIPT, Bool, Int32, Int64, Readings, UInt8
+from streams.core.readings import (
+    ABSENT,
+    ELSEWHERE,
+    TIME_OF_RECEIPT,
+    Bool,
+    Int32,
+    Int64,
+    Readings,
+    UInt8,
+)
 from streams.core.registry import FREE, NEVER, Registry
 from streams.core.results import WindowResults
 from streams.core.segments import TIME_LIMIT_MS, distinct, running_max_before
@@ -323,6 +332,7 @@ class StreamEngine:
         """Fold accepted rows into windows, class LATE what no window takes, and emit."""
         r, reg = rows.readings, self.registry
         candidate = (verdict == Class.ACCEPTED) & np.isfinite(r.value)
+        candidate &= r.quality & ELSEWHERE == 0
         member = reg.members(series) & candidate[:, None]
         late = np.zeros_like(member)
         for w, operator in enumerate(self.operators):

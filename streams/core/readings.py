@@ -30,6 +30,8 @@ BAD = 2
 """Quality flag: the producer says that the value is wrong."""
 TIME_OF_RECEIPT = 4
 """Quality flag: the payload carried no time, so ``t_ms`` is the time of receipt."""
+ELSEWHERE = 16
+"""Quality flag: another side, edge or cloud, makes the windows and scores of this reading."""
 
 
 @dataclass(frozen=True, slots=True)

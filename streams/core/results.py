@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from streams.core.readings import Float64, Int32, Int64, Labels
+import numpy as np
 
+from streams.core.readings import Float64, Int32, Int64, Labels, concat_labels
+
+CLOUD = "cloud"
+EDGE = "edge"
+"""Sources of results."""
+EDGE_FIRST = 1 << 29
+"""More than any revision; two of them fit into an int32."""
 PROVISIONAL = -1
 """Rank of a provisional result; revisions count from 0."""
 RETRACTED = "retracted"
@@ -126,6 +133,34 @@ class RollupResults:
     def take(self, rows: Int64) -> RollupResults:
         """Select rows by index."""
         return RollupResults(**_taken(self, rows))
+
+
+def standing(rank: Int32 | Int64, source: Labels) -> Int64:
+    """Return int64[n] that orders all results of a window: the greatest counts.
+
+    A final result is over a provisional one, and of final ones an edge's is over the cloud's: an
+    edge tells windows of those series alone whose readings stay with it.
+    """
+    is_edge = np.asarray([name == EDGE for name in source.values], np.bool_)[source.codes]
+    return np.where(is_edge & (rank >= 0), rank.astype(np.int64) + EDGE_FIRST, rank)
+
+
+def concat_windows(parts: Sequence[WindowResults]) -> WindowResults:
+    """Concatenate results that have the same further aggregates, in order; at least one part."""
+    if len(parts) == 1:
+        return parts[0]
+    columns: dict[str, Any] = {}
+    for column in fields(WindowResults):
+        values = [getattr(part, column.name) for part in parts]
+        if column.name == "extra":
+            columns["extra"] = {
+                name: np.concatenate([extra[name] for extra in values]) for name in values[0]
+            }
+        elif isinstance(values[0], Labels):
+            columns[column.name] = concat_labels(values)
+        else:
+            columns[column.name] = np.concatenate(values)
+    return WindowResults(**columns)
 
 
 def _taken(results: WindowResults | RollupResults, rows: Int64) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from streams.core.columns import Columns
 from streams.core.readings import Int64
 from streams.core.registry import NEVER
+from streams.core.results import EDGE_FIRST
 from streams.core.rollup_members import Names, Owner, Track, TrackOf
 from streams.core.rollup_parts import VALUES, Placed
 
@@ -107,11 +108,12 @@ class Cells:
             if (rank, count) <= (before.rank, before.readings):
                 continue
             cell = self._cell_for(placed, i, before, said)
+            replaced = 0 <= before.rank < EDGE_FIRST <= rank
             if row == _NEW:
                 if cell == _LEFT:
                     continue
                 row = self._row_of[owner, start] = len(self._row_of)
-            touched |= self._move(before, cell)
+            touched |= self._move(before, cell, is_retired=replaced)
             held[row], source[row] = _Held(rank, count, cell, revision), i
         if source:
             self._write(placed, source, [now.cell for now in held.values()])
@@ -253,12 +255,15 @@ class Cells:
             return _LEFT
         return cell
 
-    def _move(self, before: _Held, cell: int) -> set[int]:
-        """Count a row out of its old cell and into its new one; return the cells it changes."""
+    def _move(self, before: _Held, cell: int, *, is_retired: bool = False) -> set[int]:
+        """Count a row out of its old cell and into its new one; return the cells it changes.
+
+        :param is_retired: whether revisions begin anew with what comes, of another source.
+        """
         count, changed = self.cells["parts"], {cell, before.cell} - {_LEFT}
         if before.cell != _LEFT:
             count[before.cell] -= 1
-            if before.cell != cell:
+            if before.cell != cell or is_retired:
                 self.cells["retired"][before.cell] += before.revision + 1
         if cell != _LEFT:
             count[cell] += 1

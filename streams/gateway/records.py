@@ -30,7 +30,8 @@ def frame_records(
     """
     headers = {"hw-partitions": b"%d" % partitions, "content-type": frames.CONTENT_TYPE}
     produced: list[Produce] = []
-    for partition, rows in _by_partition(_partitions(readings, partitions)):
+    placed = partitions_of(readings.tenant, readings.device, partitions)
+    for partition, rows in by_partition(placed):
         mine = readings.take(rows)
         produced.extend(
             Produce(topic, value, None, partition, headers)
@@ -64,12 +65,12 @@ def refused_records(
     return produced
 
 
-def _partitions(readings: Readings, partitions: int) -> Int32:
-    """The partition of each row, computed once per distinct tenant and device."""
-    devices = len(readings.device.values)
-    pair = readings.tenant.codes.astype(np.int64) * devices + readings.device.codes
+def partitions_of(tenant: Labels, device: Labels, partitions: int) -> Int32:
+    """Return the partition of each row, computed once per distinct tenant and device."""
+    devices = len(device.values)
+    pair = tenant.codes.astype(np.int64) * devices + device.codes
     unique, inverse = np.unique(pair, return_inverse=True)
-    tenants, names = readings.tenant.values, readings.device.values
+    tenants, names = tenant.values, device.values
     of_pair = np.fromiter(
         (
             partition_of(tenants[code // devices], names[code % devices], partitions)
@@ -81,7 +82,8 @@ def _partitions(readings: Readings, partitions: int) -> Int32:
     return of_pair[inverse]
 
 
-def _by_partition(partition: Int32) -> Iterator[tuple[int, Int64]]:
+def by_partition(partition: Int32) -> Iterator[tuple[int, Int64]]:
+    """Give each partition with its rows, in order."""
     if not len(partition):
         return
     order = np.argsort(partition, kind="stable").astype(np.int64)

@@ -18,6 +18,7 @@ from streams.adapters.rows import check_name
 from streams.adapters.strict_json import loads
 from streams.core.readings import Readings
 from streams.errors import DecodeError
+from streams.gateway.edge_windows import window_records
 from streams.gateway.link import Delivery
 from streams.gateway.packets import user_properties
 from streams.gateway.records import frame_records, refused_records
@@ -75,7 +76,7 @@ def work_of(
     :param deliveries: at least one.
     :param partitions: partition count of ``readings``.
     """
-    opened = _Opened(limits)
+    opened = _Opened(limits, partitions)
     for delivery in deliveries:
         opened.add(delivery)
         if opened.inflated_bytes > _INFLATED_BOUNDS * limits.max_inflated_bytes:
@@ -97,8 +98,8 @@ def work_of(
 class _Opened:
     """Deliveries on their way to the decoder."""
 
-    def __init__(self, limits: Gateway) -> None:
-        self._limits = limits
+    def __init__(self, limits: Gateway, partitions: int) -> None:
+        self._limits, self._partitions = limits, partitions
         self.inflated_bytes = 0
         self.messages: list[Message] = []
         self.decodable: list[int] = []
@@ -139,6 +140,12 @@ class _Opened:
                 payload = self._inflate(message.payload, self._limits.max_inflated_bytes)
                 self.messages[at] = replace(message, payload=payload, is_inflated=True)
             (self.decodable if header.kind is Kind.READINGS else self.asked_for).append(at)
+        elif header.kind is Kind.WINDOWS:
+            payload = message.payload
+            if header.encoding is Encoding.ZSTD:
+                payload = self._inflate(payload, self._limits.max_inflated_bytes)
+            of = (payload, *_owner(message.topic), self._partitions, self._limits.max_rows)
+            self.records += window_records(*of)
         else:
             payload = message.payload
             if header.encoding is Encoding.ZSTD:
@@ -156,10 +163,19 @@ def _is_uplink(topic: str) -> bool:
     return topic.startswith(_NATIVE) and topic.endswith(_UP) and topic.count("/") == 4
 
 
-def _record(header: BatchHeader, delivery: Delivery, payload: bytes) -> Produce:
-    _, _, tenant, site, _ = delivery.topic.split("/")
+def _owner(topic: str) -> tuple[str, str]:
+    """Return tenant and site of a site's topic.
+
+    :raises DecodeError: if they cannot be names.
+    """
+    _, _, tenant, site, _ = topic.split("/")
     check_name("tenant", tenant)
     check_name("site", site)
+    return tenant, site
+
+
+def _record(header: BatchHeader, delivery: Delivery, payload: bytes) -> Produce:
+    tenant, site = _owner(delivery.topic)
     parsed = loads(payload)
     for one in parsed if type(parsed) is list else [parsed]:
         _check_owner(one, tenant, site)

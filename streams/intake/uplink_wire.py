@@ -44,6 +44,8 @@ class Kind(StrEnum):
     """JSON: what fired at the edge."""
     BACKFILL = "backfill"
     """A frame: raw readings that were asked for."""
+    WINDOWS = "windows"
+    """Frames of results, one after the other: windows that the edge has computed."""
 
 
 class Encoding(StrEnum):

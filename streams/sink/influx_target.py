@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from streams.adapters.influx import (
@@ -20,12 +21,13 @@ from streams.adapters.influx import (
 )
 from streams.adapters.rejected import rejected_record
 from streams.adapters.results import decode_rollups, decode_windows
-from streams.core.results import RollupResults, WindowResults
+from streams.core.readings import Labels
+from streams.core.results import EDGE, EDGE_FIRST, RollupResults, WindowResults, standing
 from streams.errors import DecodeError
 from streams.log import get_logger
 from streams.ports import TIME_MARKER_HEADER, Produce
 from streams.settings import Settings
-from streams.sink.ranks import RETRACTED, Held, Key, Ranks
+from streams.sink.ranks import RETRACTED, Held, Key, Place, Ranks
 from streams.topics import AGGREGATES, ROLLUPS
 
 _log = get_logger(__name__)
@@ -50,8 +52,8 @@ class Waiting:
 class InfluxTarget:
     """Writes ``aggregates`` and ``rollups`` to InfluxDB; keeps the greatest rank of every window.
 
-    A window has one point. Where a correction comes under another site, or takes the window
-    back, the point that lost is deleted, after the rank of what won has been written.
+    A window has one point. Where a correction comes under another site or source, or takes the
+    window back, the point that lost is deleted, after the rank of what won has been written.
     """
 
     name = "influx"
@@ -63,7 +65,7 @@ class InfluxTarget:
         self._influx = Influx(settings)
         self._ranks = Ranks(settings.sink.max_buffered_rows)
         self._waiting: dict[Key, Waiting] = {}
-        self._lost: set[tuple[Key, str]] = set()
+        self._lost: set[tuple[Key, Place]] = set()
         self._refused: list[Produce] = []
 
     async def open(self) -> None:
@@ -152,8 +154,9 @@ class InfluxTarget:
             for condition in _conditions(kind, unknown):
                 found = await self._influx.ranks(kind, min(starts), max(starts), condition)
                 for point, rank, retracted in found:
-                    key, place = _key_of(kind, point)
-                    self._learn(key, Held(rank, RETRACTED if retracted else place))
+                    key, source, place = _key_of(kind, point)
+                    stands = int(standing(np.asarray([rank], np.int32), source)[0])
+                    self._learn(key, Held(stands, RETRACTED if retracted else place))
 
     async def _delete_lost(self) -> None:
         for kind in _KINDS.values():
@@ -175,17 +178,21 @@ class InfluxTarget:
 def _conditions(kind: Kind, unknown: Sequence[tuple[Key, Held]]) -> Iterator[str]:
     """Which points can be in the way of unknown windows.
 
-    Higher ranks always. Lower ones only where the new result replaces a point of another place,
-    or takes one back: corrections, asked for by name, and what follows on a provisional result.
+    Higher ranks always, and what an edge told of windows that the cloud tells, too. Lower ones only
+    where the new result replaces a point of another place, or takes one back: corrections and what
+    edges tell, asked for by name, and what follows on a provisional result.
     """
-    lowest = min(held.rank for _, held in unknown)
-    yield f"r._value > {lowest} or r._value < 0"
-    names = "device" if kind.place else "group"
+    lowest = min(held.rank % EDGE_FIRST if held.rank >= 0 else held.rank for _, held in unknown)
+    of_edge = ""
+    if kind.places and any(0 <= held.rank < EDGE_FIRST for _, held in unknown):
+        of_edge = f' or r.source == "{EDGE}"'
+    yield f"r._value > {lowest} or r._value < 0{of_edge}"
+    names = "device" if kind.places else "group"
     at = 1 + _window_tags(kind).index(names)
     moved = {
         key[at]
         for key, held in unknown
-        if held.place == RETRACTED or (kind.place and held.rank > 0)
+        if held.place == RETRACTED or (kind.places and held.rank > 0)
     }
     ordered = sorted(moved)
     for first in range(0, len(ordered), _NAMES_OF_A_QUERY):
@@ -193,7 +200,7 @@ def _conditions(kind: Kind, unknown: Sequence[tuple[Key, Held]]) -> Iterator[str
 
 
 def _window_tags(kind: Kind) -> list[str]:
-    return [tag for tag in kind.tags if tag != kind.place]
+    return [tag for tag in kind.tags if tag not in kind.places]
 
 
 def _keys(kind: Kind, results: WindowResults | RollupResults) -> Iterator[Key]:
@@ -204,18 +211,21 @@ def _keys(kind: Kind, results: WindowResults | RollupResults) -> Iterator[Key]:
 
 def _held(kind: Kind, results: WindowResults | RollupResults) -> list[Held]:
     n = len(results)
-    places = getattr(results, kind.place).to_list() if kind.place else [""] * n
-    ranks, counts = results.rank.tolist(), results.count.tolist()
+    columns = [getattr(results, tag).to_list() for tag in kind.places]
+    places: list[Place] = list(zip(*columns, strict=True)) if columns else [()] * n
+    ranks, counts = standing(results.rank, results.source).tolist(), results.count.tolist()
     return [Held(ranks[i], places[i] if counts[i] else RETRACTED) for i in range(n)]
 
 
-def _key_of(kind: Kind, point: Point) -> tuple[Key, str]:
+def _key_of(kind: Kind, point: Point) -> tuple[Key, Labels, Place]:
+    """Return the window of a point, its source, and its place."""
     named = dict(zip(kind.tags, point.tags, strict=True))
-    place = named.pop(kind.place, "")
-    return (kind.measurement, *named.values(), str(point.start_ms)), place
+    source = Labels.constant(named["source"], 1)
+    place = tuple(named.pop(tag) for tag in kind.places)
+    return (kind.measurement, *named.values(), str(point.start_ms)), source, place
 
 
-def _point_of(kind: Kind, key: Key, place: str) -> Point:
+def _point_of(kind: Kind, key: Key, place: Place) -> Point:
     named = dict(zip(_window_tags(kind), key[1:-1], strict=True))
-    tags = tuple(place if tag == kind.place else named[tag] for tag in kind.tags)
-    return Point(tags, int(key[-1]))
+    named |= dict(zip(kind.places, place, strict=True))
+    return Point(tuple(named[tag] for tag in kind.tags), int(key[-1]))

@@ -11,15 +11,18 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 Key = tuple[str, ...]
-RETRACTED = "\x00retracted"
+Place = tuple[str, ...]
+RETRACTED: Place = ("\x00retracted",)
 """The place of a result that has been taken back: no point holds it."""
 
 
 class Held(NamedTuple):
-    """The rank of a window, and the place of the point that holds it (a site, or RETRACTED)."""
+    """Where a result of a window stands, and the place of the point that holds it (a site and a
+    source, or RETRACTED)."""
 
     rank: int
-    place: str
+    """Of :func:`streams.core.results.standing`."""
+    place: Place
 
 
 class Ranks:
@@ -32,7 +35,7 @@ class Ranks:
     def __contains__(self, key: Key) -> bool:
         return key in self._held
 
-    def learn(self, key: Key, new: Held) -> str | None:
+    def learn(self, key: Key, new: Held) -> Place | None:
         """Remember that a result is written; one of lower rank than known changes nothing.
 
         :returns: the place whose point has lost and is to be deleted, if there is one.

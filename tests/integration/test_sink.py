@@ -22,7 +22,7 @@ from streams.services.ports import free_port
 from tests.waiting import eventually
 
 
-def results(device, rows, site="a site, with=signs"):
+def results(device, rows, site="a site, with=signs", source="cloud"):
     """A frame of window results: ``rows`` are (start_ms, rank, count)."""
     n = len(rows)
     start = np.asarray([s for s, _, _ in rows], np.int64)
@@ -35,7 +35,7 @@ def results(device, rows, site="a site, with=signs"):
             device=Labels.constant(device, n),
             metric=Labels.constant("m", n),
             window=Labels.constant("1m", n),
-            source=Labels.constant("cloud", n),
+            source=Labels.constant(source, n),
             reason=Labels.constant("closed", n),
             start_ms=start,
             end_ms=start + 60_000,
@@ -216,18 +216,38 @@ def test_a_retracted_window_disappears_and_stays_away_until_a_higher_rank_comes(
     eventually(lambda: sink.windows() == {("d", 0): (2, 8)}, within_s=60)
 
 
-def test_a_correction_under_another_site_replaces_the_point_of_the_old_one(sink):
+def test_a_result_under_another_site_or_of_an_edge_replaces_the_point_of_the_old_one(sink):
     process = sink.start()
-    sink.publish(results('it\'s "d"', [(0, 0, 5), (60_000, -1, 5)], site="o'ld"))
-    eventually(lambda: len(sink.points()) == 2, within_s=60)
+    sink.publish(
+        results('it\'s "d"', [(0, 0, 5), (60_000, -1, 5)], site="o'ld"),
+        results("e", [(0, 2, 5), (60_000, -1, 6)]),
+        results("e", [(120_000, 0, 60)], source="edge"),
+    )
+    eventually(lambda: len(sink.points()) == 5, within_s=60)
     process.kill()
     process.wait()
-    sink.publish(results('it\'s "d"', [(0, 1, 6), (60_000, 0, 7)], site="new"))
+    sink.publish(
+        results('it\'s "d"', [(0, 1, 6), (60_000, 0, 7)], site="new"),
+        # Of an edge and the cloud the edge's counts, whichever came first.
+        results("e", [(0, 0, 60), (60_000, 0, 60)], source="edge"),
+        results("e", [(120_000, 3, 7)]),
+        results("last", [(0, 0, 1)], site="new"),
+    )
     sink.start()
-    moved = {('it\'s "d"', 0): (1, 6), ('it\'s "d"', 60_000): (0, 7)}
-    eventually(lambda: {r["site"] for r in sink.query("windows")} == {"new"}, within_s=60)
-    assert sink.points() == moved
-    eventually(lambda: sink.windows() == moved, within_s=60)
+    ended = {("last", 0): (0, 1), ('it\'s "d"', 0): (1, 6), ('it\'s "d"', 60_000): (0, 7)}
+    ended |= {("e", 60_000 * n): (0, 60) for n in range(3)}
+
+    def points():
+        # Two points of a window are there for the moment of one write.
+        rows = sink.query("windows")
+        return sorted(
+            (r["device"], round(r["_time"].timestamp() * 1000), r.get("rank"), r.get("count"))
+            for r in rows
+        )
+
+    eventually(lambda: points() == sorted((*k, *v) for k, v in ended.items()), within_s=60)
+    assert {r["site"] for r in sink.query("windows") if r["device"] != "e"} == {"new"}
+    eventually(lambda: sink.windows() == ended, within_s=60)
 
 
 def rolled_up(rows):

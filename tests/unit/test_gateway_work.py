@@ -6,6 +6,8 @@ import orjson
 import pytest
 
 from streams.adapters import frames, zstd
+from streams.adapters.results import decode_windows
+from streams.core.placement import partition_of
 from streams.core.readings import Readings
 from streams.gateway.link import Delivery
 from streams.gateway.work import Work, work_of
@@ -13,8 +15,17 @@ from streams.intake.decode import BatchDecoder, Message
 from streams.intake.mapping import TopicMap
 from streams.intake.uplink_wire import BatchHeader, Encoding, Kind, encode_header
 from streams.settings import Gateway, Mapping
-from streams.topics import BACKFILL, EDGE_ALERTS, EDGE_STATUS, LOSSES, READINGS, REJECTED
+from streams.topics import (
+    AGGREGATES,
+    BACKFILL,
+    EDGE_ALERTS,
+    EDGE_STATUS,
+    LOSSES,
+    READINGS,
+    REJECTED,
+)
 from tests.unit.packet_bytes import user_property
+from tests.windows import result, results_frame
 
 UP = "hw/v1/acme/north/up"
 LIMITS = Gateway(max_payload_bytes=20_000, max_inflated_bytes=40_000)
@@ -75,6 +86,27 @@ def test_a_backfill_goes_to_its_own_topic_and_is_not_counted_as_readings() -> No
     told = done.answers[0, "acme", "north"]
     assert told.batches == ["5p/fresh/1"]
     assert [one.batch for one in told.refused] == ["5p/backfill/2"]
+
+
+def test_windows_of_an_edge_go_to_aggregates_and_those_of_another_site_are_refused() -> None:
+    told = {"site": "north", "source": "edge"}
+    frame = results_frame(result(0, 1.0, **told), result(1, 2.0, **told), tenant="acme")
+    foreign = results_frame(result(0, 1.0, site="south", source="edge"), tenant="acme")
+    done = work(
+        batch(zstd.compress(frame + frame), kind=Kind.WINDOWS, encoding=Encoding.ZSTD),
+        batch(foreign, id="5p/windows/2", kind=Kind.WINDOWS),
+        batch(frame[:-20], id="5p/windows/3", kind=Kind.WINDOWS),
+    )
+    assert topics(done) == [AGGREGATES, REJECTED]
+    (record,) = [one for one in done.records if one.topic == AGGREGATES]
+    assert record.partition == partition_of("acme", "d", 4)
+    assert decode_windows(record.value or b"").mean.tolist() == [1.0, 2.0, 1.0, 2.0]
+    told_of = done.answers[0, "acme", "north"]
+    assert told_of.batches == ["5p/fresh/1"]
+    assert [one.reason.split(":")[0] for one in told_of.refused] == [
+        "wrong-site",
+        "malformed-frame",
+    ]
 
 
 @pytest.mark.parametrize(
