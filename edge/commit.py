@@ -23,7 +23,7 @@ from streams.core.readings import Readings, concat_readings
 T = TypeVar("T")
 READINGS_LANE = "readings"
 _STORED = Counter("headwater_edge_stored_readings", "Readings in the spool, acknowledged.")
-_REFUSED = Counter("headwater_edge_refused_readings", "Readings not taken, by reason.", ["reason"])
+REFUSED = Counter("headwater_edge_refused_readings", "Readings not taken, by reason.", ["reason"])
 _WAITING = Gauge("headwater_edge_waiting_readings", "Readings that wait for the disk.")
 _SECONDS = Histogram(
     "headwater_edge_commit_seconds",
@@ -90,7 +90,7 @@ class GroupCommit:
         if not len(readings):
             return
         if self._rows and self._rows + len(readings) > self._max_waiting_rows:
-            _REFUSED.labels("busy").inc(len(readings))
+            REFUSED.labels("busy").inc(len(readings))
             raise SpoolFullError(f"{self._rows} readings wait for the disk already")
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((readings, done))
@@ -123,7 +123,7 @@ class GroupCommit:
                     self._on_stored(entries)
                 else:
                     full = isinstance(error, SpoolFullError)
-                    _REFUSED.labels("full" if full else "disk").inc(rows)
+                    REFUSED.labels("full" if full else "disk").inc(rows)
                 for _, done in group:
                     if done.done():
                         continue

@@ -1,4 +1,4 @@
-"""What is in the spool's records of readings: packed frames, as they travel. Pure."""
+"""What is in the spool's records of readings and windows, as they travel: frames. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from edge.spool.records import Record
-from streams.adapters import frames, zstd
+from streams.adapters import frames, results, zstd
 from streams.core.readings import Bool, Labels, Readings, concat_readings
+from streams.core.results import WindowResults, concat_windows
+from streams.version import VERSION
 
 MAX_INFLATED_BYTES = 1 << 26
+MAX_RESULTS = 1_000
+"""Results in one payload."""
 
 
 def pack(readings: Readings) -> bytes:
@@ -34,6 +38,35 @@ def join(payloads: Sequence[bytes]) -> bytes:
     # The rows of one message are of one device, so they stay beside each other.
     order = np.argsort(readings.device.codes, kind="stable").astype(np.int64)
     return pack(readings.take(order))
+
+
+def pack_windows(parts: Sequence[WindowResults], settings: str) -> list[tuple[bytes, int]]:
+    """Return results as payloads, each with how many are in it.
+
+    :param settings: the fingerprint of the settings that decided them.
+    """
+    groups: dict[tuple[str, ...], list[WindowResults]] = {}
+    for part in parts:
+        for code in np.unique(part.window.codes).tolist():
+            rows = np.flatnonzero(part.window.codes == code)
+            group = (part.window.values[code], *part.extra)
+            groups.setdefault(group, []).append(part.take(rows))
+    found: list[tuple[bytes, int]] = []
+    for each in groups.values():
+        whole = concat_windows(each)
+        for first in range(0, len(whole), MAX_RESULTS):
+            some = whole.take(np.arange(first, min(first + MAX_RESULTS, len(whole))))
+            frame = results.encode(some, code=VERSION, settings=settings)
+            found.append((zstd.compress(frame), len(some)))
+    return found
+
+
+def join_windows(payloads: Sequence[bytes]) -> bytes:
+    """Return several payloads of results as one: their frames, one after the other."""
+    if len(payloads) == 1:
+        return payloads[0]
+    frames_of = (zstd.inflate(payload, MAX_INFLATED_BYTES) for payload in payloads)
+    return zstd.compress(b"".join(frames_of))
 
 
 def count_devices(payload: bytes) -> Mapping[str, int]:

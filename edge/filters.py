@@ -18,6 +18,7 @@ from prometheus_client import Counter, Gauge
 
 from streams.core.readings import (
     ABSENT,
+    ELSEWHERE,
     GOOD,
     TIME_OF_RECEIPT,
     Bool,
@@ -72,19 +73,31 @@ class Offered:
 
 
 class Filters:
-    """The filters of all series of a site, which are of one tenant. Used from one thread."""
+    """The filters of all series of a site, which are of one tenant. Used from one thread, but for
+    :attr:`first`, :attr:`has_windows` and :meth:`windowed`, which know no state."""
 
-    def __init__(self, filters: Sequence[Filter], max_series: int) -> None:
+    def __init__(
+        self,
+        filters: Sequence[Filter],
+        max_series: int,
+        has_windows: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         """Make filters that have seen nothing.
 
-        :param max_series: how many series are filtered; further ones are sent whole.
+        :param max_series: how many series are thinned; further ones are sent whole.
+        :param has_windows: whether a metric has windows at this edge; one that has none is sent
+            whole, whatever its filter says of windows.
         """
         self._max_series = max_series
         self._states: dict[Series, _State] = {}
+        windowed = [one for one in filters if one.is_windowed]
+        self._makes_windows = bool(windowed)
 
         def first(device: str, metric: str) -> Filter | None:
             found = next((one for one in filters if one.matches(device, metric)), None)
-            return None if found is None or found.mode == "all" else found
+            if found is None or found.mode == "all":
+                return None
+            return None if found.is_windowed and not has_windows(metric) else found
 
         def named(device: str) -> bool:
             for one in filters:
@@ -92,18 +105,25 @@ class Filters:
                     return one.mode != "all"
             return False
 
-        self._first: Callable[[str, str], Filter | None] = lru_cache(max_series)(first)
+        self.first: Callable[[str, str], Filter | None] = lru_cache(max_series)(first)
+        """The filter of a series; None if all of it goes up."""
         self._is_named: Callable[[str], bool] = lru_cache(max_series)(named)
+        self.has_windows: Callable[[str], bool] = lru_cache(max_series)(
+            lambda device: any(one.names(device) for one in windowed)
+        )
+        """Whether a filter makes windows of something of a device."""
 
     def offer(self, readings: Readings) -> Offered:
         """Return what of *readings* goes up, and what that makes of what waited."""
-        named = self._named(readings)
-        if not named.any():
+        named, windowed = self._named(readings), self.windowed(readings)
+        # Of a device with windows the ring has all: its numbers and its watermark follow from that.
+        kept = named | _of_devices(readings, self.has_windows)
+        if not kept.any():
             return Offered(readings)
-        passes = np.ones(len(readings), np.bool_)
+        passes = ~windowed
         gone: list[_Held] = []
         before: dict[Series, _State | None] = {}
-        for series, rows in _by_series(readings, named & _may_wait(readings)):
+        for series, rows in _by_series(readings, named & ~windowed & _may_wait(readings)):
             state = self._states.get(series)
             before[series] = None if state is None else replace(state, door=copy(state.door))
             if state is None and (state := self._begin(series, len(rows))) is None:
@@ -119,7 +139,7 @@ class Filters:
                         passes[item] = True
         self._hold(before, readings)
         _SERIES.set(len(self._states))
-        marked = _marked(readings.take(named), np.where(passes[named], SENT, 0))
+        marked = _marked(readings.take(kept), np.where(passes[kept], SENT, 0))
         up = _unnumbered(readings, named).take(passes)
         if not gone:
             return Offered(up, marked, before)
@@ -154,7 +174,7 @@ class Filters:
                 self._states[series] = state
 
     def _begin(self, series: Series, rows: int) -> _State | None:
-        spec = self._first(*series)
+        spec = self.first(*series)
         if spec is None:
             return None
         if len(self._states) >= self._max_series:
@@ -183,16 +203,35 @@ class Filters:
 
         Readings without one are known by their numbers alone, so they keep these, and go up.
         """
-        names = np.zeros(len(readings.device.values), np.bool_)
-        for code in np.unique(readings.device.codes).tolist():
-            names[code] = self._is_named(readings.device.values[code])
-        found: Bool = names[readings.device.codes] & (readings.quality & TIME_OF_RECEIPT == 0)
+        has_time: Bool = readings.quality & TIME_OF_RECEIPT == 0
+        found: Bool = _of_devices(readings, self._is_named) & has_time
         return found
+
+    def windowed(self, readings: Readings) -> Bool:
+        """Return which rows are numbers whose windows are computed here, instead of being sent."""
+        found = np.zeros(len(readings), np.bool_)
+        if not self._makes_windows:
+            return found
+        chosen = np.isfinite(readings.value)
+        for series, rows in _by_series(readings, chosen):
+            spec = self.first(*series)
+            found[rows] = spec is not None and spec.is_windowed
+        return found
+
+
+def _of_devices(readings: Readings, chosen: Callable[[str], bool]) -> Bool:
+    """Return which rows are of devices that are chosen."""
+    names = np.zeros(len(readings.device.values), np.bool_)
+    for code in np.unique(readings.device.codes).tolist():
+        names[code] = chosen(readings.device.values[code])
+    found: Bool = names[readings.device.codes]
+    return found
 
 
 def released(late: Readings) -> Offered:
     """Return what becomes of readings that lie in the ring and go up after all."""
-    return Offered(_unnumbered(late, np.ones(len(late), np.bool_)), _marked(late, RELEASED))
+    ring = replace(late, quality=(late.quality & ~np.uint8(ELSEWHERE)).astype(np.uint8))
+    return Offered(_unnumbered(late, np.ones(len(late), np.bool_)), _marked(ring, RELEASED))
 
 
 def raw_of(ring: Readings) -> Readings:

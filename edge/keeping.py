@@ -44,8 +44,10 @@ class Keeping:
         """
         assert (filters is None) == (ring is None)
         self._wall_ms, self._running_ms = wall_ms, running_ms
-        self._filters, self.ring = filters, ring
+        self.filters, self.ring = filters, ring
         self._tallies, self._tell_ms, self._told_ms = Tallies(), tell_ms, running_ms()
+        self.windowed: Callable[[Entry, Readings], None] = _nobody
+        """Is told what was put into the ring, in order: rows as in :mod:`edge.filters`."""
         self.filtered = 0
         """Readings of this life that stay in the ring, or wait to be sent after all."""
 
@@ -54,8 +56,15 @@ class Keeping:
 
         :raises SpoolError: if they are not stored: they may be sent again, as if never offered.
         """
-        offered = Offered(readings) if self._filters is None else self._filters.offer(readings)
+        offered = Offered(readings) if self.filters is None else self.filters.offer(readings)
         return self._store(offered, spool, claim=True)
+
+    def release(self, readings: Readings, spool: Spool) -> list[Entry]:
+        """Store readings that lie in the ring and go up after all; return them, claimed.
+
+        :raises SpoolError: if they are not stored.
+        """
+        return self._store(released(readings), spool, claim=True)
 
     def flush(self, spool: Spool, *, everything: bool = False) -> list[Entry]:
         """Store what has waited in the filters for too long, as :meth:`keep`.
@@ -64,9 +73,9 @@ class Keeping:
         :raises SpoolError: if it is not stored; it waits on.
         """
         now_ms = self._wall_ms()
-        if self._filters is None:
+        if self.filters is None:
             return []
-        offered = self._filters.flush(lambda gap_ms: 1 << 62 if everything else now_ms - gap_ms)
+        offered = self.filters.flush(lambda gap_ms: 1 << 62 if everything else now_ms - gap_ms)
         return [] if offered is None else self._store(offered, spool, claim=not everything)
 
     def keep_house(self, spool: Spool) -> list[Entry]:
@@ -109,7 +118,7 @@ class Keeping:
 
         :raises SpoolError: if the disk fails.
         """
-        if self.ring is None:
+        if self.ring is None or self.filters is None:
             return 0
         for segment in self.ring.segments()[-_UNTOLD:]:
             for record in self.ring.records(segment):
@@ -117,6 +126,9 @@ class Keeping:
         newest: dict[tuple[str, str], tuple[int, Readings | None]] = {}
         for record in self.ring.newest_first(max_gap_ms + _SLACK_MS):
             for series, t_ms, row in newest_of(contents.unpack(record.payload)):
+                spec = self.filters.first(*series)
+                if spec is not None and spec.is_windowed:
+                    continue
                 known = newest.get(series)
                 if known is None or t_ms > known[0] or (t_ms == known[0] and row is None):
                     newest[series] = t_ms, row
@@ -135,13 +147,14 @@ class Keeping:
                 record = _record(offered.up, written_ms)
                 entries = spool.append(READINGS_LANE, [record], self._wall_ms(), claim=claim)
             if self.ring is not None and offered.ring is not None:
-                segment = self.ring.append(_record(offered.ring, written_ms))
-                self._tallies.count(segment, offered.ring)
+                entry = self.ring.append(_record(offered.ring, written_ms))
+                self._tallies.count(entry.segment, offered.ring)
+                self.windowed(entry, offered.ring)
         except SpoolError:
             if claim:
                 spool.release(entries)
-            if self._filters is not None:
-                self._filters.undo(offered)
+            if self.filters is not None:
+                self.filters.undo(offered)
             raise
         if offered.ring is not None:
             self.filtered += unsent_of(offered.ring)
@@ -151,3 +164,7 @@ class Keeping:
 def _record(readings: Readings, written_ms: int) -> Record:
     oldest_ms = int(readings.received_ms.min())
     return Record(contents.pack(readings), len(readings), oldest_ms, written_ms)
+
+
+def _nobody(_entry: Entry, _ring: Readings) -> None:
+    return None

@@ -8,7 +8,8 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 from typing import Any
 
 import orjson
@@ -29,7 +30,9 @@ from edge.spool.disk import Disk
 from edge.spool.plan import LaneSpec, WhenFull
 from edge.spool.records import Record
 from edge.spool.spool import LOSSES, Contents, Spool
-from edge.uplink.pump import ALERTS, BACKFILL, Clocks, Pump
+from edge.uplink.pump import ALERTS, BACKFILL, WINDOWS, Clocks, Pump
+from edge.windowing.store import FILE
+from edge.windowing.work import EdgeWindows
 from streams.adapters.mqtt_link import MqttLink
 from streams.core.readings import Readings
 from streams.errors import SettingsError
@@ -40,7 +43,8 @@ from streams.intake.mapping import TopicMap
 from streams.intake.reception import Reception
 from streams.intake.uplink_wire import ack_topic
 from streams.log import get_logger
-from streams.settings import Edge, EdgeSpool, Settings
+from streams.settings import Edge, EdgeSpool, Settings, Window
+from streams.settings.edge import EdgeWindows as EdgeWindowsLimits
 
 _log = get_logger(__name__)
 _SMALL_LANE_BYTES = 1 << 24
@@ -80,7 +84,7 @@ def open_spool(edge: Edge, now_ms: int) -> Spool:
     contained = Contents(contents.count_devices, contents.thinner(limits.thin_ms))
     return Spool(
         open_disk(edge),
-        _lanes(limits),
+        _lanes(limits, edge.windows),
         contained,
         mint=partial(secrets.token_hex, 8),
         now_ms=now_ms,
@@ -111,16 +115,25 @@ def open_keeping(
         life=life,
         segment_bytes=limits.segment_bytes,
     )
-    filters = Filters(settings.filters, limits.max_series)
+    filters = Filters(settings.filters, limits.max_series, has_windows(settings.windows))
     return Keeping(wall_ms, running_ms, filters, ring, tell_ms=limits.tell_ms)
 
 
-def _lanes(limits: EdgeSpool) -> list[LaneSpec]:
+def has_windows(windows: Sequence[Window]) -> Callable[[str], bool]:
+    """Return whether a metric has windows."""
+    globs = {glob for window in windows for glob in window.metrics}
+    return lru_cache(1 << 16)(lambda metric: any(fnmatchcase(metric, glob) for glob in globs))
+
+
+def _lanes(limits: EdgeSpool, windows: EdgeWindowsLimits) -> list[LaneSpec]:
+    keeps = limits.when_full == "refuse"
+    windows_full = WhenFull.REFUSE if keeps else WhenFull.DROP_OLDEST
     return [
         LaneSpec(ALERTS, 0, _SMALL_LANE_BYTES, 0, WhenFull.DROP_OLDEST),
         LaneSpec(LOSSES, 1, _SMALL_LANE_BYTES, 0, WhenFull.REFUSE),
-        LaneSpec(READINGS_LANE, 2, limits.max_bytes, limits.expiry_ms, WhenFull(limits.when_full)),
-        LaneSpec(BACKFILL, 3, _SMALL_LANE_BYTES, 0, WhenFull.REFUSE),
+        LaneSpec(READINGS_LANE, 3, limits.max_bytes, limits.expiry_ms, WhenFull(limits.when_full)),
+        LaneSpec(WINDOWS, 2, windows.max_bytes, 0, windows_full),
+        LaneSpec(BACKFILL, 4, _SMALL_LANE_BYTES, 0, WhenFull.REFUSE),
     ]
 
 
@@ -157,6 +170,7 @@ class ReadingsPath:
         self._thread = SpoolThread(spool)
         clocks = Clocks(time.monotonic, wall_ms, minute_of_day)
         self._pump = Pump(self._thread, self._link, edge, clocks, rng)
+        self._windows = self._open_windows(settings)
         self._backfills = Backfills(
             self._thread,
             self._keeping.ring,
@@ -183,7 +197,23 @@ class ReadingsPath:
         self.taken: Callable[[Readings], None] = _nobody
         """Is told of readings that are stored."""
 
+    def _open_windows(self, settings: Settings) -> EdgeWindows | None:
+        """Return what computes windows, if a filter says so, or did: some may be open yet."""
+        is_wanted = any(one.is_windowed for one in settings.filters)
+        if not is_wanted and not (self._edge.data / FILE).exists():
+            return None
+        return EdgeWindows(
+            settings,
+            self._thread,
+            self._keeping,
+            (wall_ms, self._running_ms),
+            told=self._pump.windowed,
+            stored=self._pump.stored,
+        )
+
     async def _take(self, readings: Readings) -> None:
+        if self._windows is not None:
+            self._windows.check_room(len(readings))
         await self._store(readings)
         self.latest.update(readings)
         self.taken(readings)
@@ -231,17 +261,21 @@ class ReadingsPath:
         if self._broker:
             work.append(self._broker.run())
         tasks = [asyncio.create_task(one) for one in work]
+        # It ends by itself: what it has folded is not to be lost.
+        folding = [self._windows.start()] if self._windows is not None else []
         try:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(serve_http(self._reception))
                 await stack.enter_async_context(serve_coap(self._reception, self.coap))
                 self._link.start()
-                yield tasks
+                yield [*tasks, *folding]
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._link.stop()
+            if self._windows is not None:
+                await self._windows.stop()
             await self._let_go()
             self._thread.close()
 

@@ -14,7 +14,7 @@ from prometheus_client import Counter
 
 from edge.errors import SpoolError, SpoolFullError
 from edge.spool.disk import Disk
-from edge.spool.lane import Lane
+from edge.spool.lane import Entry, Lane
 from edge.spool.plan import LaneSpec, WhenFull, make_room
 from edge.spool.records import Record
 from edge.spool.spool import LaneStatus
@@ -52,21 +52,21 @@ class Ring:
             _log.warning("the ring is damaged", segment=segment, bytes=damage.size)
         self._lane.damage = []
 
-    def append(self, record: Record) -> int:
+    def append(self, record: Record) -> Entry:
         """Store a record: on disk when this returns; the oldest segment goes if there is no room.
 
-        :returns: the segment that it lies in.
+        :returns: the record, and where it lies.
         :raises SpoolFullError: if the disk is full and nothing more can go.
         :raises SpoolError: if the disk fails.
         """
         try:
             self._make_room(record.size)
-            while (segment := self._written(record)) is None:
+            while (entry := self._written(record)) is None:
                 if not self._overwrite():
                     raise SpoolFullError(f"{self._disk}: the disk is full")
         except OSError as error:
             raise SpoolError(f"{self._disk}: cannot be written: {error}") from error
-        return segment
+        return entry
 
     def expire(self, now_ms: int) -> None:
         """Remove segments of which all is older than the retention.
@@ -92,10 +92,17 @@ class Ring:
 
         :raises SpoolError: if it cannot be read.
         """
+        return [entry.record for entry in self.entries(segment)]
+
+    def entries(self, segment: int) -> list[Entry]:
+        """Return the records of a segment and where they lie; none if it has gone.
+
+        :raises SpoolError: if it cannot be read.
+        """
         if not self._lane.has(segment):
             return []
         try:
-            return [entry.record for entry in self._lane.waiting(segment)]
+            return self._lane.waiting(segment)
         except OSError as error:
             raise SpoolError(f"{self._disk}: cannot be read: {error}") from error
 
@@ -146,14 +153,14 @@ class Ring:
         """Close all files."""
         self._disk.close_all()
 
-    def _written(self, record: Record) -> int | None:
+    def _written(self, record: Record) -> Entry | None:
         try:
             (entry,) = self._lane.append([record], claim=False)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             return None
-        return entry.segment
+        return entry
 
     def _make_room(self, incoming_bytes: int) -> None:
         room = make_room(self._lane.facts(), self._lane.spec, incoming_bytes)

@@ -1,8 +1,8 @@
 """Batches over MQTT: claims from the spool, sends, hears, sends again.
 
-Lanes go in this order: alerts, losses, fresh readings, backlog, backfill; the backlog has its share
-while fresh readings wait, too. *Fresh* readings come straight from the group commit, in memory;
-those that cannot be sent soon are only on disk from then on, and are the *backlog*.
+Lanes go in this order: alerts, losses, windows, fresh readings, backlog, backfill; the backlog has
+its share while fresh readings wait, too. *Fresh* readings come straight from the group commit, in
+memory; those that cannot be sent soon are only on disk from then on, and are the *backlog*.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ _log = get_logger(__name__)
 ALERTS = "alerts"
 BACKFILL = "backfill"
 """Lane of raw readings that somebody asked for; it goes last."""
+WINDOWS = "windows"
+"""Lane of results of windows that go up in place of readings."""
 _TICK_S = 1.0
 _LIST_RECORDS = 100
 _FRESH, _BACKLOG = "fresh", "backlog"
-_BOUNDED = (Kind.READINGS, Kind.BACKFILL)
+_BOUNDED = (Kind.READINGS, Kind.BACKFILL, Kind.WINDOWS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Pump:
         self._fresh_rows = self._fresh_bytes = 0
         self._spilled: list[Entry] = []
         self._heard: list[Ack] = []
-        self._maybe = dict.fromkeys((ALERTS, LOSSES, _BACKLOG, BACKFILL), True)
+        self._maybe = dict.fromkeys((ALERTS, LOSSES, WINDOWS, _BACKLOG, BACKFILL), True)
         """Lanes on disk that may have something to send."""
         self._backlog_from_s = now_s
         self._wake = asyncio.Event()
@@ -113,6 +115,11 @@ class Pump:
     def alerted(self) -> None:
         """Note that there is something in the lane of alerts."""
         self._maybe[ALERTS] = True
+        self._wake.set()
+
+    def windowed(self) -> None:
+        """Note that there is something in the lane of windows."""
+        self._maybe[WINDOWS] = True
         self._wake.set()
 
     def asked(self) -> None:
@@ -251,6 +258,14 @@ class Pump:
                     return batch, 0.0
         if held or not self._hours.open(self._minute()):
             return None, _TICK_S
+        return await self._next_bounded(now_s)
+
+    async def _next_bounded(self, now_s: float) -> tuple[Batch | None, float]:
+        """Return the next batch of what bandwidth and hours bound."""
+        if self._maybe[WINDOWS] and self.window.room(backlog=False):
+            batch = await self._windows()
+            if batch is not None:
+                return batch, 0.0
         backlog = (
             self._maybe[_BACKLOG]
             and now_s >= self._backlog_from_s
@@ -320,6 +335,17 @@ class Pump:
             return None
         payload = b"[" + b",".join(entry.record.payload for entry in entries) + b"]"
         return Batch(self._id(lane), Kind(lane), zstd.compress(payload), entries, backlog=False)
+
+    async def _windows(self) -> Batch | None:
+        """Return results of windows, their frames one after the other."""
+        claim = partial(_claim, WINDOWS, contents.MAX_RESULTS, self._limits.max_batch_bytes)
+        entries = await self._thread.run(claim)
+        if not entries:
+            self._maybe[WINDOWS] = False
+            return None
+        payloads = [entry.record.payload for entry in entries]
+        payload = await self._thread.run(lambda _spool: contents.join_windows(payloads))
+        return Batch(self._id(WINDOWS), Kind.WINDOWS, payload, entries, backlog=False)
 
     def _id(self, lane: str) -> str:
         self._number += 1

@@ -51,7 +51,23 @@ class EdgeRing(Section):
     tell_ms: Positive = 60_000
     """How often the ledger is told how much was filtered, for ``headwater audit``."""
     max_series: Positive = 20_000
-    """Series that are filtered, first come, first served; further ones go up whole."""
+    """Series that are thinned, first come, first served; further ones go up whole."""
+
+
+class EdgeWindows(Section):
+    """Windows that go up in place of readings; nothing without ``[[filters]]`` of such a mode."""
+
+    max_bytes: Annotated[int, Field(ge=1 << 22)] = 1 << 28
+    """Disk for results that wait for the uplink. When it is full, no more readings are taken, or
+    the oldest results are given up if ``edge.spool.when_full`` gives readings up."""
+    checkpoint_ms: Positive = 10_000
+    """How often open windows are stored. After a crash they are computed from there on, out of the
+    ring."""
+    max_waiting_rows: Positive = 100_000
+    """Readings on disk that may wait to be computed; beyond, no more are taken."""
+    max_around_rows: Positive = 100_000
+    """Readings in memory that would go up if an anomaly came; beyond, the oldest stay in the
+    ring."""
 
 
 class EdgeUplink(Section):
@@ -178,6 +194,7 @@ class Edge(Section):
     intake: Intake = Intake()
     spool: EdgeSpool = EdgeSpool()
     ring: EdgeRing = EdgeRing()
+    windows: EdgeWindows = EdgeWindows()
     uplink: EdgeUplink = EdgeUplink()
     models: EdgeModels = EdgeModels()
     local: EdgeLocal = EdgeLocal()

@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from streams.settings.sections import Positive, Section
+from streams.settings.sections import Ms, Positive, Section
 
 Globs = Annotated[tuple[str, ...], Field(min_length=1)]
+_BOUNDED = ("deadband", "swinging-door")
+_ALONE = {"around_ms": "windows-and-anomalies", "score_over": "windows-and-anomalies"}
 
 
 class Filter(Section):
@@ -22,25 +24,44 @@ class Filter(Section):
     """Globs of devices."""
     metrics: Globs = ("*",)
     """Globs of metrics."""
-    mode: Literal["all", "deadband", "swinging-door"]
+    mode: Literal["all", "deadband", "swinging-door", "windows", "windows-and-anomalies"]
     """``all`` sends every reading. ``deadband`` sends one that is further than ``bound`` from the
     last that was sent; the receiver holds that. ``swinging-door`` sends the corners of a line that
-    passes every reading within ``bound``; the receiver draws it."""
+    passes every reading within ``bound``; the receiver draws it. ``windows`` sends no readings but
+    their ``[[windows]]``, computed at the edge in place of the cloud's. ``windows-and-anomalies``
+    sends the readings around anomalies, too."""
     bound: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Greatest error of what is rebuilt, in the unit of the metric."""
     max_gap_ms: Positive = 30_000
     """Event time between two that are sent, at most, unless the readings are further apart; below
     ``devices.idle_ms``, or windows of a quiet series are told as provisional."""
 
+    around_ms: Ms = 60_000
+    """Event time before and after an anomaly whose readings go up in mode
+    ``windows-and-anomalies``."""
+    score_over: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Score from which a reading is an anomaly there; at least ``detection.emit_score``, which it
+    is if left out."""
+
     @model_validator(mode="after")
     def _has_a_bound(self) -> Filter:
         if self.mode == "all" and self.bound is not None:
             raise ValueError("mode 'all' takes no bound: nothing is left out")
-        if self.mode != "all" and self.bound is None:
+        if self.is_windowed and self.bound is not None:
+            raise ValueError(f"mode {self.mode!r} takes no bound: windows are of all readings")
+        if self.mode in _BOUNDED and self.bound is None:
             raise ValueError(
                 f"mode {self.mode!r} needs a bound, the greatest error in the unit of the metric"
             )
+        for name, mode in _ALONE.items():
+            if name in self.model_fields_set and self.mode != mode:
+                raise ValueError(f"{name} is of mode {mode!r}, and this is {self.mode!r}")
         return self
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether the edge computes the windows of what it matches."""
+        return self.mode.startswith("windows")
 
     def names(self, device: str) -> bool:
         """Whether it is about a device."""

@@ -185,6 +185,22 @@ class Settings(BaseSettings):
         )
         return self
 
+    @model_validator(mode="after")
+    def _filters_have_what_they_need(self) -> Settings:
+        for at, one in enumerate(self.filters):
+            if one.is_windowed and not self.windows:
+                raise LocatedError(
+                    ("filters", at, "mode"), f"mode {one.mode!r} needs at least one of [[windows]]"
+                )
+            least = self.detection.emit_score
+            if one.score_over is not None and one.score_over < least:
+                raise LocatedError(
+                    ("filters", at, "score_over"),
+                    f"{one.score_over:g} is below detection.emit_score, {least:g}: "
+                    "lower scores are not told",
+                )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

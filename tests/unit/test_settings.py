@@ -99,6 +99,22 @@ def test_a_missing_file_means_defaults(written):
             '[[types]]\nname = "p"\nsites = ["a"]\n[[types]]\nsites = ["b"]\nname = "p"\n',
             "toml:6: types.1.name: the name 'p' is used twice",
         ),
+        (
+            '[[filters]]\nmode = "windows"\nbound = 1.0\n',
+            "toml:1: filters.0: mode 'windows' takes no bound",
+        ),
+        (
+            '[[filters]]\nmode = "windows"\naround_ms = 5\n',
+            "around_ms is of mode 'windows-and-anomalies', and this is 'windows'",
+        ),
+        (
+            '[[filters]]\nmode = "windows-and-anomalies"\n\nscore_over = 2.0\n',
+            "toml:4: filters.0.score_over: 2 is below detection.emit_score, 4",
+        ),
+        (
+            'windows = []\nrollups = []\n[[filters]]\nmode = "windows"\n',
+            "toml:4: filters.0.mode: mode 'windows' needs at least one of [[windows]]",
+        ),
         ("gateway = [", "not TOML"),
     ],
 )
