@@ -86,7 +86,8 @@ def sql(
         raise HeadwaterError(
             f"the lake at {folder} is empty; the sink process fills it: headwater sink"
         )
-    connection = duckdb.connect()
+    # Else a name that is no table stands for a variable of Python that has it, such as ours.
+    connection = duckdb.connect(config={"python_enable_replacements": "false"})
     try:
         for name in present:
             source = _LABELS_SAID if name == LABELS else name
@@ -107,7 +108,10 @@ def sql(
                 connection.execute(f"CREATE TEMP VIEW {view} AS {body}")
         found: pa.Table = connection.sql(query, params=dict(parameters or {})).to_arrow_table()
     except duckdb.Error as error:
-        raise HeadwaterError(f"{error}\nTables in this lake: {', '.join(present)}") from error
+        raise HeadwaterError(
+            f"{error}\nTables in this lake: {', '.join(present)}. A table is there from its first "
+            "row on; the sink process fills it: headwater sink"
+        ) from error
     finally:
         connection.close()
     return found
