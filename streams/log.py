@@ -9,7 +9,7 @@ import structlog
 
 from streams.settings import Log
 
-_NAME_ADDRESSES = ("httpx", "httpcore")
+_NAME_ADDRESSES = ("httpx", "httpcore", "urllib3", "requests_oauthlib", "oauthlib")
 """They log the address of each request, and headers at ``debug``; addresses may hold secrets."""
 
 

@@ -35,6 +35,9 @@ CONFIG = "config"
 LABELS = "labels"
 MODEL_TRIALS = "model.trials"
 
+LOG_TIME = {"message.timestamp.type": "LogAppendTime"}
+"""Records have the broker's time. Kafka would refuse those of a producer whose clock is an hour
+ahead, and delete at once what one of the past has written."""
 _HOUR_MS = 3_600_000
 _SEGMENT_HOURS = 336
 """A record outlives its retention by its segment's age, a week by default: twice that. What was
@@ -60,10 +63,10 @@ def specs(settings: Topics) -> list[TopicSpec]:
         "cleanup.policy": "delete",
         "retention.ms": str(settings.retention_hours * _HOUR_MS),
         "max.message.bytes": "2097152",
+        **LOG_TIME,
     }
-    log_time = {**retained, "message.timestamp.type": "LogAppendTime"}
     outlasting = {
-        **log_time,
+        **retained,
         "retention.ms": str((settings.retention_hours + _SEGMENT_HOURS) * _HOUR_MS),
     }
     compacted = {
@@ -72,35 +75,36 @@ def specs(settings: Topics) -> list[TopicSpec]:
         "min.cleanable.dirty.ratio": "0.1",
         "max.compaction.lag.ms": "60000",
         "max.message.bytes": "2097152",
+        **LOG_TIME,
     }
     kinds = {
-        READINGS: log_time,
-        AGGREGATES: log_time,
-        ROLLUPS_PARTIAL: log_time,
-        ROLLUPS: log_time,
-        ANOMALIES: log_time,
+        READINGS: retained,
+        AGGREGATES: retained,
+        ROLLUPS_PARTIAL: retained,
+        ROLLUPS: retained,
+        ANOMALIES: retained,
         LATE: retained,
         REJECTED: retained,
         QUARANTINE: retained,
         REDRIVES: outlasting,
-        BACKFILL: log_time,
-        LOSSES: log_time,
+        BACKFILL: retained,
+        LOSSES: retained,
         EDGE_STATUS: compacted,
-        EDGE_ALERTS: log_time,
-        TWIN_UPDATES: log_time,
+        EDGE_ALERTS: retained,
+        TWIN_UPDATES: retained,
         TWIN_STATE: compacted,
         TWIN_DOWN: retained,
-        COMMANDS: log_time,
-        COMMANDS_STATUS: log_time,
+        COMMANDS: retained,
+        COMMANDS_STATUS: retained,
         COMMANDS_DOWN: retained,
         ALERTS: compacted,
-        ALERT_GROUPS: log_time,
-        ALERT_PEERS: log_time,
+        ALERT_GROUPS: retained,
+        ALERT_PEERS: retained,
         SILENCES: compacted,
         CONFIG: compacted,
         LABELS: compacted,
         MODEL_TRIALS: compacted,
-        DELIVERIES: {**compacted, "message.timestamp.type": "LogAppendTime"},
+        DELIVERIES: compacted,
     }
     return [
         TopicSpec(name, settings.partitions, settings.replication, config)

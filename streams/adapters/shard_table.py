@@ -28,6 +28,7 @@ from faust.types import FutureMessage
 from streams.adapters import rocks_store
 from streams.adapters.shard_keys import join_key, partition_in, split_key
 from streams.errors import StateError
+from streams.topics import LOG_TIME
 
 CHUNK_BYTES = 900_000
 _HEAD = struct.Struct(">qIQ")
@@ -41,6 +42,7 @@ CHANGELOG_CONFIG: Mapping[str, Any] = {
     "min.cleanable.dirty.ratio": 0.1,
     "max.compaction.lag.ms": 60_000,
     "max.message.bytes": 2_097_152,
+    **LOG_TIME,
 }
 """Faust would leave segments at 1 GiB, which are never compacted: a restore reads gigabytes."""
 

@@ -28,7 +28,10 @@ def loads(payload: bytes) -> Any:
         raise _reason(payload, error) from error
     if _LONG_INTEGER.search(payload):
         # orjson makes floats of integers beyond 64 bits, silently.
-        _parse_slowly(payload)
+        try:
+            _parse_slowly(payload)
+        except RecursionError as error:
+            raise DecodeError("too-deep", "objects or lists are nested too deep") from error
     return parsed
 
 

@@ -14,23 +14,30 @@ from streams.settings import Topics
 from streams.topics import TopicSpec, specs
 
 _VISIBLE_S = 30.0
+_OF_TOPIC = 1
+"""Kafka's ``DYNAMIC_TOPIC_CONFIG``: a value that is set of the topic itself, and no default."""
+_Config = dict[str, tuple[str, bool]]
+"""Name -> value, and whether it is set of the topic itself."""
 
 
 async def apply(bootstrap: str, settings: Topics) -> list[str]:
-    """Create the topics that are missing, wait until they are visible, and check all.
+    """Create the topics that are missing, set what differs of others, and check all.
 
-    :returns: the names that were created.
-    :raises TopicMismatchError: if one exists with other settings.
+    :returns: what was done, in words.
+    :raises TopicMismatchError: if one exists with another number of partitions.
     """
     wanted = specs(settings)
+    done: list[str] = []
     async with _admin(bootstrap) as admin:
         present = set(await admin.list_topics())
         missing = [spec for spec in wanted if spec.name not in present]
         if missing:
             await _create(admin, missing)
             await _until_visible(admin, missing)
+            done += [f"created {spec.name}" for spec in missing]
+        done += await _set_differences(admin, wanted)
     await check(bootstrap, settings)
-    return [spec.name for spec in missing]
+    return done
 
 
 async def check(bootstrap: str, settings: Topics) -> None:
@@ -49,15 +56,14 @@ async def check(bootstrap: str, settings: Topics) -> None:
         there = [spec for spec in wanted if partitions.get(spec.name)]
         for spec, held in zip(there, await _configs(admin, there), strict=True):
             problems += [
-                f"{spec.name}: {name} is {held.get(name)}, expected {value}"
-                for name, value in spec.config.items()
-                if held.get(name) != value
+                f"{spec.name}: {name} is {_value(held, name)}, expected {spec.config[name]}"
+                for name in _differences(spec, held)
             ]
     if problems:
         raise TopicMismatchError(
             "\n".join(problems)
-            + "\nMissing topics: headwater topics apply. Other partition counts: settings "
-            "[topics]; they are fixed when a topic is made."
+            + "\nMissing topics, other settings of topics: headwater topics apply. Other partition "
+            "counts: settings [topics]; they are fixed when a topic is made."
         )
 
 
@@ -108,10 +114,46 @@ async def _partitions(admin: Any, names: list[str]) -> dict[str, int]:
     }
 
 
-async def _configs(admin: Any, topics: list[TopicSpec]) -> list[dict[str, str]]:
+async def _configs(admin: Any, topics: list[TopicSpec]) -> list[_Config]:
     resources = [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in topics]
-    by_name: dict[str, dict[str, str]] = {}
+    by_name: dict[str, _Config] = {}
     for response in await admin.describe_configs(resources) if resources else []:
         for _, _, _, name, entries in response.resources:
-            by_name[name] = {entry[0]: entry[1] for entry in entries}
+            by_name[name] = {entry[0]: (entry[1], entry[3] == _OF_TOPIC) for entry in entries}
     return [by_name[spec.name] for spec in topics]
+
+
+def _value(held: _Config, name: str) -> str | None:
+    return held[name][0] if name in held else None
+
+
+def _differences(spec: TopicSpec, held: _Config) -> list[str]:
+    return [name for name, value in spec.config.items() if _value(held, name) != value]
+
+
+async def _set_differences(admin: Any, wanted: list[TopicSpec]) -> list[str]:
+    """Set what differs and wait until it shows; return what it was."""
+    done: list[str] = []
+    async with asyncio.timeout(_VISIBLE_S):
+        for spec, held in zip(wanted, await _configs(admin, wanted), strict=True):
+            if differs := _differences(spec, held):
+                await _set(admin, spec, held)
+                done += [f"{spec.name}: {name} = {spec.config[name]}" for name in differs]
+        while done:
+            held_now = await _configs(admin, wanted)
+            if not any(map(_differences, wanted, held_now)):
+                break
+            await asyncio.sleep(0.05)
+    return done
+
+
+async def _set(admin: Any, spec: TopicSpec, held: _Config) -> None:
+    """Set a topic as it must be; the request replaces what is set, so all else is repeated."""
+    kept = {name: value for name, (value, is_own) in held.items() if is_own}
+    resource = ConfigResource(
+        ConfigResourceType.TOPIC, spec.name, configs={**kept, **dict(spec.config)}
+    )
+    for response in await admin.alter_configs([resource]):
+        for code, message, *_ in response.resources:
+            if code:
+                raise TopicMismatchError(f"{spec.name}: the broker refused its settings: {message}")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
 from prometheus_client import Counter
 
 from streams.adapters import shard_codec
@@ -156,7 +157,10 @@ def decode(record: LogRecord) -> list[dict[str, Any]]:
     :raises DecodeError: if one is not what it should be, or of another site than the record.
     """
     parsed = loads(record.value or b"")
-    site = {name: (header(record, f"hw-{name}") or b"").decode() for name in ("tenant", "site")}
+    site = {
+        name: (header(record, f"hw-{name}") or b"").decode(errors="replace")
+        for name in ("tenant", "site")
+    }
     return [_checked(one, site) for one in (parsed if type(parsed) is list else [parsed])]
 
 
@@ -183,6 +187,11 @@ def _checked(one: Any, site: Mapping[str, str]) -> dict[str, Any]:
         number = sample.get(name)
         fits = number is None or (type(number) in (int, float) and math.isfinite(number))
         _expect(sample, name, fits, "a number or null")
+    try:
+        orjson.dumps(one)
+    except orjson.JSONEncodeError as error:
+        # Fields of later versions pass; but not nested deeper than they can be told.
+        raise DecodeError("too-deep", "objects or lists are nested too deep") from error
     return one
 
 

@@ -88,7 +88,7 @@ class _Part:
     def control(self, given: Mapping[str, Any], now_ms: int) -> list[Notice]:
         match given["kind"]:
             case "silence":
-                self.mutes.silences[given["id"]] = silence_of(given)
+                self.mutes.silences[given["id"]] = silence_of(given, now_ms)
             case "unsilence":
                 self.mutes.silences.pop(given["id"], None)
             case "acknowledge":
@@ -290,12 +290,14 @@ def _parsed(record: LogRecord) -> dict[str, Any]:
     is_control = header(record, CONTROL_HEADER) is not None
     try:
         given: dict[str, Any] = orjson.loads(record.value or b"")
-        needs = _NEEDS[given["kind"] if is_control else ""]
-        missing = [name for name in needs if name not in given]
-        alert = given.get("alert")
-        if isinstance(alert, dict):
+        kind = given["kind"] if is_control else ""
+        missing = [name for name in _NEEDS[kind] if name not in given]
+        if kind in ("", "source") and not missing:
+            alert = dict(given["alert"])
             missing += [n for n in (*LABELS, "id", "state", "why") if n not in alert]
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        if kind == "silence" and not missing:
+            _check_silence(given)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DecodeError(
             "alert-group", f"{error!r}; expected an alert and its route, or a control"
         ) from error
@@ -304,13 +306,35 @@ def _parsed(record: LogRecord) -> dict[str, Any]:
     return given
 
 
-def silence_of(given: Mapping[str, Any]) -> Silence:
-    """Return a silence from its record."""
+def _check_silence(given: Mapping[str, Any]) -> None:
+    """See that a silence can be held against alerts.
+
+    :raises ValueError: if it cannot.
+    """
+    times = [given["starts_ms"], given["ends_ms"], given.get("for_ms", 0)]
+    if not all(isinstance(time, int) for time in times):
+        raise ValueError(f"the times of a silence are {times}, expected whole milliseconds")
+    for label, globs in given["globs"].items():
+        if label not in LABELS or not all(isinstance(glob, str) for glob in globs):
+            raise ValueError(
+                f"a silence matches {label!r} with {globs!r}, expected globs of a label"
+            )
+
+
+def silence_of(given: Mapping[str, Any], said_ms: int | None = None) -> Silence:
+    """Return a silence from its record.
+
+    :param said_ms: log time of the record, from which ``for_ms`` counts: the clock of whoever said
+        it may be wrong. Without, and in records of earlier versions, it is as they say.
+    """
+    begins_ms, ends_ms = given["starts_ms"], given["ends_ms"]
+    if said_ms is not None and "for_ms" in given:
+        begins_ms, ends_ms = said_ms, said_ms + given["for_ms"]
     return Silence(
         given["id"],
         Matcher.of(given["globs"]),
-        given["starts_ms"],
-        given["ends_ms"],
+        begins_ms,
+        ends_ms,
         given["author"],
         given.get("comment", ""),
     )
@@ -328,15 +352,15 @@ def _silence_state(silence: Silence) -> dict[str, Any]:
 
 
 def _why(notice: Notice) -> str:
+    n = len(notice.alerts)
     about = {
         "changed": "changed",
-        "repeated": "still fire",
-        "escalated": "are not acknowledged",
+        "repeated": "still fires" if n == 1 else "still fire",
+        "escalated": f"{'is' if n == 1 else 'are'} not acknowledged",
     }[notice.reason]
-    n = len(notice.alerts)
     where = ", ".join(label for label in notice.labels if label)
-    alerts = "alert" if n == 1 else "alerts"
-    return f"{n:,} {alerts} of {where} {about}, {notice.firing:,} fire: {notice.alerts[0]['why']}"
+    alerts, fire = "alert" if n == 1 else "alerts", "fires" if notice.firing == 1 else "fire"
+    return f"{n:,} {alerts} of {where} {about}, {notice.firing:,} {fire}: {notice.alerts[0]['why']}"
 
 
 _TIMES = ("sent_ms", "sent", "flush_ms", "repeat_ms", "escalate_ms")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ _KINDS = {
 }
 _LISTED = 5
 """Alerts of a group that a message for people lists."""
+_HALF_SENT = 10_000
+"""Messages of which it is remembered which addresses took them, while others did not."""
 
 
 class AppriseChannel:
@@ -38,29 +42,43 @@ class AppriseChannel:
             )
         # What it logs may name addresses, which hold secrets.
         logging.getLogger("apprise").setLevel(logging.CRITICAL)
-        self._notifier = apprise.Apprise()
         try:
             lines = Path(path).read_text().split()
         except (OSError, ValueError) as error:
             raise SettingsError(f"channel {settings.name}: {path}: {error}") from error
-        for number, line in enumerate(lines, 1):
-            if not self._notifier.add(line):
+        self._notifiers = [apprise.Apprise() for _ in lines]
+        for number, (notifier, line) in enumerate(zip(self._notifiers, lines, strict=True), 1):
+            if not notifier.add(line):
                 raise SettingsError(
                     f"channel {settings.name}: {path}: address {number} is none that apprise knows"
                 )
         if not lines:
             raise SettingsError(f"channel {settings.name}: {path} holds no address")
+        self._took: OrderedDict[str, set[int]] = OrderedDict()
 
     async def open(self) -> None:
         """Nothing is connected before there is something to send."""
 
     async def send(self, message_id: str, body: Mapping[str, Any]) -> Outcome:
-        """Send a message for people to all addresses; one that fails makes all be tried again."""
+        """Send a message for people to all addresses that have not yet taken it."""
         title, text, kind = message_of(body["data"])
-        done = await self._notifier.async_notify(
-            title=title, body=text, notify_type=kind, body_format=apprise.NotifyFormat.TEXT
-        )
-        return Outcome(bool(done), reason="" if done else "an address did not take it")
+        took = self._took.setdefault(message_id, set())
+        while len(self._took) > _HALF_SENT:
+            self._took.popitem(last=False)
+
+        async def tell(number: int, notifier: apprise.Apprise) -> None:
+            if await notifier.async_notify(
+                title=title, body=text, notify_type=kind, body_format=apprise.NotifyFormat.TEXT
+            ):
+                took.add(number)
+
+        asked = [one for one in enumerate(self._notifiers, 1) if one[0] not in took]
+        await asyncio.gather(*(tell(*one) for one in asked))
+        failed = [str(number) for number, _ in asked if number not in took]
+        if failed:
+            return Outcome(False, reason=f"address {', '.join(failed)} did not take it")
+        del self._took[message_id]
+        return Outcome(True)
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -72,7 +90,8 @@ def message_of(data: Mapping[str, Any]) -> tuple[str, str, apprise.NotifyType]:
         listed = [f"- {alert['state']}: {alert['why']}" for alert in data["alerts"][:_LISTED]]
         more = data["count"] - len(listed)
         text = "\n".join([data["why"], *listed, *([f"and {more:,} more"] if more else [])])
-        return f"{data['count']:,} alerts {data['reason']}", text, apprise.NotifyType.WARNING
+        alerts = "alert" if data["count"] == 1 else "alerts"
+        return f"{data['count']:,} {alerts} {data['reason']}", text, apprise.NotifyType.WARNING
     title = f"{data['state']}: {data['rule']} on {data['device']}"
     text = f"{data['why']}\nsite {data['site']}, severity {data['severity']}, {data['id']}"
     kind = _KINDS[data["severity"]] if data["state"] == "firing" else apprise.NotifyType.SUCCESS

@@ -46,7 +46,18 @@ class Backtest:
     readings: int
     series: int
     alerts: list[dict[str, Any]]
-    """In their last state, those that began within the time; ``told_ms`` is the log time of it."""
+    """In their last state, those that were told within the time; ``told_ms`` is its log time."""
+
+    def span_ms(self) -> tuple[int, int]:
+        """Return the event times to show: those asked for, unless alerts began at others.
+
+        A recording that was replayed came in today, and tells of other years.
+        """
+        began = [alert["began_ms"] for alert in self.alerts]
+        if all(self.from_ms <= at_ms < self.to_ms for at_ms in began):
+            return self.from_ms, self.to_ms
+        ended = [alert["resolved_ms"] or alert["sample"]["t_ms"] for alert in self.alerts]
+        return min(began), max(*began, *ended) + 1
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -99,7 +110,7 @@ def backtest(
     found = [
         {**alert, "told_ms": first[alert["id"]]}
         for alert in trial.alerts()
-        if alert["rule"] == name and alert["began_ms"] >= from_ms
+        if alert["rule"] == name and first[alert["id"]] >= from_ms
     ]
     series = table.group_by(["tenant", "device", "metric"]).aggregate([])
     return Backtest(name, from_ms, to_ms, len(table), len(series), found)

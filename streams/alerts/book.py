@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
+from rich.markup import escape
 from rich.table import Table
 
 from streams.adapters.log_reader import read_all
 from streams.alerts.disabled import is_note
 from streams.errors import HeadwaterError
 from streams.settings import Settings
+from streams.terminal import utc
 from streams.topics import ALERTS, DELIVERIES
 
 _COLOURS = {"firing": "bold red", "resolved": "green"}
@@ -42,7 +43,6 @@ def table_of(alerts: list[dict[str, Any]]) -> Table:
     """Return alerts as a table for the terminal."""
     table = Table("id", "state", "severity", "rule", "site", "device", "began (UTC)", "why")
     for alert in alerts:
-        began = datetime.fromtimestamp(alert["began_ms"] / 1000, tz=UTC)
         state = alert["state"]
         more = "acknowledged" if "acknowledged_by" in alert else alert.get("muted", "")
         table.add_row(
@@ -50,10 +50,10 @@ def table_of(alerts: list[dict[str, Any]]) -> Table:
             f"[{_COLOURS.get(state, 'default')}]{state}[/] {more}",
             alert["severity"],
             alert["rule"],
-            alert["site"],
-            alert["device"],
-            f"{began:%Y-%m-%d %H:%M:%S}",
-            alert["why"],
+            escape(alert["site"]),
+            escape(alert["device"]),
+            utc(alert["began_ms"]),
+            escape(alert["why"]),
         )
     return table
 
@@ -104,5 +104,5 @@ def dead_table(dead: list[dict[str, Any]]) -> Table:
     table = Table("id", "endpoint", "about", "reason")
     for entry in dead:
         about = (entry.get("group") or entry["alert"])["why"]
-        table.add_row(entry["id"], entry["endpoint"], about, entry["reason"])
+        table.add_row(entry["id"], entry["endpoint"], escape(about), escape(entry["reason"]))
     return table

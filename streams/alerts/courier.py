@@ -68,8 +68,9 @@ class Message:
     entry: dict[str, Any]
     """The record of the outbox: ``alert``, and ``group`` where it is about several."""
     queued_ms: int
-    give_up_at: float
-    """By the monotonic clock: one that is set may not make messages old."""
+    queued_s: float
+    """By the monotonic clock, as :attr:`give_up_s`: one that is set may not make messages old."""
+    give_up_s: float
 
     @property
     def chain(self) -> tuple[str, str]:
@@ -191,24 +192,28 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             return
         if identity in self._waiting:
             return
-        give_up_s = self._limits.give_up_hours * 3600
-        more_s = left_s(give_up_s, record.timestamp / 1000, time.time())
+        catches_up = TopicPartition(DELIVERIES, record.partition) in self._catching_up
+        age_s, now_s = max(0.0, time.time() - record.timestamp / 1000), time.monotonic()
+        # What comes while this process reads is new, whatever its wall clock says. What was there
+        # before has no better witness of its age.
+        more_s = left_s(self._limits.give_up_hours * 3600, age_s if catches_up else 0.0)
         message = Message(
             identity,
             record.partition,
             entry["endpoint"],
             entry,
             record.timestamp,
-            time.monotonic() + more_s,
+            now_s - age_s,
+            now_s + more_s,
         )
         self._waiting[identity] = message
-        if TopicPartition(DELIVERIES, record.partition) not in self._catching_up:
+        if not catches_up:
             self._dispatch(message)
 
     def _show(self) -> None:
         _WAITING.set(len(self._waiting))
-        oldest = min((m.queued_ms for m in self._waiting.values()), default=None)
-        _OLDEST.set(0 if oldest is None else max(0.0, time.time() - oldest / 1000))
+        oldest_s = min((m.queued_s for m in self._waiting.values()), default=None)
+        _OLDEST.set(0 if oldest_s is None else time.monotonic() - oldest_s)
 
     def _hold_back(self) -> None:
         """Stop reading while the outbox in memory is full; go on at half."""
@@ -257,7 +262,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             if message.endpoint in self._disabled.names:
                 await self._bury(message, "the receiver answered 410 Gone: endpoint disabled")
                 return
-            if breaker.is_open and time.monotonic() > message.give_up_at:
+            if breaker.is_open and time.monotonic() > message.give_up_s:
                 await self._bury(message, "given up: its endpoint has failed for so long")
                 return
             wait_s = breaker.wait_s(time.monotonic())
@@ -266,7 +271,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 continue
             async with self._gates[message.endpoint]:
                 body = body_of(message.entry, message.queued_ms)
-                chart = await self._charts.of(message.entry, message.endpoint, time.time())
+                chart = await self._charts.of(message.entry, message.endpoint, time.monotonic())
                 if chart is not None:
                     body["data"]["chart"] = chart
                 outcome = await channel.send(message.id, body)
@@ -278,12 +283,11 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             await self._after_failure(message, outcome, attempt)
 
     async def _delivered(self, message: Message) -> None:
-        now_s = time.time()
         _ATTEMPTS.labels(message.endpoint, "ok").inc()
         _BREAKER.labels(message.endpoint).set(0)
-        _DELIVERY.labels(message.endpoint).observe(max(0.0, now_s - message.queued_ms / 1000))
+        _DELIVERY.labels(message.endpoint).observe(time.monotonic() - message.queued_s)
         received_s = message.entry["alert"]["sample"]["received_ms"] / 1000
-        _LATENCY.observe(max(0.0, now_s - received_s))
+        _LATENCY.observe(max(0.0, time.time() - received_s))
         await self._finish(message, None)
 
     async def _after_failure(self, message: Message, outcome: Outcome, attempt: int) -> None:
@@ -302,7 +306,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             await self._disable(message.endpoint)
             return
         pause_s = self._pace.pause_s(attempt, random.random(), outcome.retry_after_s)
-        if time.monotonic() + pause_s > message.give_up_at:
+        if time.monotonic() + pause_s > message.give_up_s:
             await self._bury(message, f"given up after {attempt} attempts: {outcome.reason}")
             return
         await asyncio.sleep(pause_s)

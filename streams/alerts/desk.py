@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
+from rich.markup import escape
 from rich.table import Table
 
 from streams.adapters.log_reader import read_all
@@ -34,11 +35,13 @@ class Desk:
     acknowledged: dict[str, dict[str, Any]] = field(default_factory=dict)
     resolved: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def take(self, control: Mapping[str, Any]) -> None:
-        """Take the next control, in the order of the topic."""
+    def take(self, control: Mapping[str, Any], said_ms: int) -> None:
+        """Take the next control, in the order of the topic; *said_ms* is its log time."""
         said = dict(control)
         match control["kind"]:
             case "silence":
+                one = silence_of(control, said_ms)
+                said |= {"starts_ms": one.starts_ms, "ends_ms": one.ends_ms}
                 self.silences[control["id"]] = said
             case "unsilence":
                 self.silences.pop(control["id"], None)
@@ -92,7 +95,7 @@ async def read_desk(settings: Settings) -> Desk:
     desk = Desk()
     async for record in read_all(settings.kafka, [SILENCES]):
         if record.value:
-            desk.take(orjson.loads(record.value))
+            desk.take(orjson.loads(record.value), record.timestamp)
     return desk
 
 
@@ -128,10 +131,10 @@ def silences_table(desk: Desk, now_ms: int) -> Table:
         over = now_ms >= one["ends_ms"]
         table.add_row(
             one["id"],
-            what,
+            escape(what),
             utc(one["starts_ms"]),
             utc(one["ends_ms"]) + (" (over)" if over else ""),
-            one["author"],
-            one.get("comment", ""),
+            escape(one["author"]),
+            escape(one.get("comment", "")),
         )
     return table

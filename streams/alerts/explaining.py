@@ -113,10 +113,10 @@ def page(found: Explanation) -> RenderableType:
     facts = Table(show_header=False, box=None)
     for name in ("id", "state", "muted", "acknowledged_by", "resolved_by", "severity", "tenant"):
         if name in alert:
-            facts.add_row(name, str(alert[name]))
+            facts.add_row(name, Text(str(alert[name])))
     for name in ("site", "device", "metric", "window"):
         if name in alert:
-            facts.add_row(name, str(alert[name]))
+            facts.add_row(name, Text(str(alert[name])))
     for name in ("began_ms", "fired_ms", "resolved_ms"):
         if alert[name] is not None:
             facts.add_row(name.removesuffix("_ms"), utc(alert[name], with_ms=True))
@@ -144,8 +144,10 @@ def _evidence_table(found: Explanation) -> Table:
     for row in found.evidence:
         ended = alert["resolved_ms"] is not None and row[names[0]] >= alert["resolved_ms"]
         mark = "●" if row[names[0]] >= alert["began_ms"] and not ended else ""
-        numbers = (f"{row[name]:.6g}" for name in names[1:])
-        said = (row.get(name) or "" for name in words)  # Rows of earlier versions have no words.
+        numbers = ("" if row[name] is None else f"{row[name]:.6g}" for name in names[1:])
+        said = (
+            Text(row.get(name) or "") for name in words
+        )  # Rows of earlier versions have no words.
         table.add_row(mark, utc(row[names[0]], with_ms=not windows), *numbers, *said)
     return table
 
@@ -156,6 +158,6 @@ def _message_table(messages: list[dict[str, Any]]) -> Table:
         table.add_row(
             *(one[name] for name in ("id", "endpoint", "what", "status")),
             utc(one["at_ms"], with_ms=True),
-            one["reason"],
+            Text(one["reason"]),
         )
     return table

@@ -26,13 +26,18 @@ class Pace:
         return max(ceiling_s * (0.5 + luck / 2), min(retry_after_s or 0.0, self.max_s))
 
 
-def left_s(give_up_s: float, queued_s: float, now_s: float) -> float:
+AT_LEAST_S = 3600.0
+"""A message is tried for so long by each process that finds it, however old it seems: the clock may
+be days ahead, and a receiver away for the moment."""
+
+
+def left_s(give_up_s: float, age_s: float) -> float:
     """Return how much longer a message is tried, when it is first seen.
 
-    :param queued_s, now_s: by clocks that may have been set in between: a message from the future
-        is new. What is left then goes by a clock that nobody sets.
+    :param age_s: by clocks that may have been set in between: a message from the future is new.
+        What is left then goes by a clock that nobody sets.
     """
-    return max(0.0, give_up_s - max(0.0, now_s - queued_s))
+    return max(give_up_s - max(0.0, age_s), min(AT_LEAST_S, give_up_s))
 
 
 class Breaker:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -26,6 +27,8 @@ _SECRET = re.compile(r"whsec_(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0
 _MAX_ANSWER = 65_536
 """Bytes of an answer that are read; nothing of it is needed."""
 _SUCCESS = range(200, 300)
+TOLERANCE_S = 300
+"""By which a timestamp may be off: Standard Webhooks' receivers refuse it beyond."""
 
 
 class Sender:
@@ -38,6 +41,8 @@ class Sender:
         self._endpoint = endpoint
         self._url = httpx.URL(endpoint.url)
         self._keys = Keys(endpoint)
+        # Of its own: a name server that hangs would keep other endpoints from theirs.
+        self._resolver = ThreadPoolExecutor(2, f"resolver of {endpoint.name}")
 
     async def open(self) -> None:
         """Make the client; it connects when there is something to send."""
@@ -48,6 +53,7 @@ class Sender:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+        self._resolver.shutdown(wait=False, cancel_futures=True)
 
     async def send(self, message_id: str, body: Mapping[str, Any]) -> Outcome:
         """Send one message; every failure is an :class:`Outcome`."""
@@ -62,7 +68,7 @@ class Sender:
             return Outcome(False, reason=f"{type(error).__name__}: {error}")
 
     def _headers(self, message_id: str, payload: bytes) -> dict[str, str]:
-        now = datetime.now(tz=UTC)
+        now = _now()
         return {
             "content-type": "application/json",
             "host": self._url.netloc.decode(),
@@ -72,7 +78,9 @@ class Sender:
         }
 
     async def _attempt(self, payload: bytes, headers: Mapping[str, str]) -> Outcome:
-        address = await pinned_address(self._url, allow_private=self._endpoint.allow_private)
+        address = await pinned_address(
+            self._url, allow_private=self._endpoint.allow_private, executor=self._resolver
+        )
         request = self._client.build_request(
             "POST",
             self._url.copy_with(host=address),
@@ -88,12 +96,30 @@ class Sender:
             await response.aclose()
         if response.status_code in _SUCCESS:
             return Outcome(True)
-        return Outcome(
-            False,
-            gone=response.status_code == _GONE,
-            retry_after_s=retry_after_s(response.headers.get("retry-after"), time.time()),
-            reason=f"the receiver answered {response.status_code}",
+        return _failure(response, time.time())
+
+
+def _failure(response: httpx.Response, now_s: float) -> Outcome:
+    """Return what an answer that is no success means.
+
+    A date in ``Retry-After`` is compared with the receiver's own clock, where it tells that.
+    """
+    theirs_s = _date_s(response.headers.get("date"))
+    reason = f"the receiver answered {response.status_code}"
+    if theirs_s is not None and abs(now_s - theirs_s) > TOLERANCE_S:
+        side = "behind" if theirs_s < now_s else "ahead of"
+        reason += (
+            f"; its clock is {abs(now_s - theirs_s):,.0f} s {side} that of this machine, and by "
+            f"more than {TOLERANCE_S} s receivers refuse signatures: set the one that is wrong"
         )
+    return Outcome(
+        False,
+        gone=response.status_code == _GONE,
+        retry_after_s=retry_after_s(
+            response.headers.get("retry-after"), now_s if theirs_s is None else theirs_s
+        ),
+        reason=reason,
+    )
 
 
 async def _read_some(response: httpx.Response) -> None:
@@ -162,7 +188,7 @@ def body_of(entry: Mapping[str, Any], queued_ms: int) -> dict[str, Any]:
         data = {**group, "alerts": [_data_of(one) for one in group["alerts"]]}
     return {
         "type": kind,
-        "timestamp": datetime.now(tz=UTC).isoformat(),
+        "timestamp": _now().isoformat(),
         "data": {**data, "hops": hops},
     }
 
@@ -198,7 +224,17 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
         return None
     if value.strip().isdecimal():
         return float(value)
+    until_s = _date_s(value)
+    return None if until_s is None else max(0.0, until_s - now_s)
+
+
+def _date_s(value: str | None) -> float | None:
+    """Return a date of a header (RFC 9110) in seconds since the epoch; ``None`` if it is none."""
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now_s)
-    except ValueError:
+        return None if value is None else parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
         return None
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), tz=UTC)

@@ -39,13 +39,13 @@ def list_alerts(
     import asyncio
 
     import orjson
-    from rich.console import Console
 
     from streams.adapters.config_log import now_in_force
     from streams.alerts.book import read_alerts, table_of
     from streams.alerts.desk import read_desk
     from streams.recovery.run import now_ms
     from streams.settings import load
+    from streams.terminal import console
 
     async def read() -> list[dict[str, Any]]:
         settings = await now_in_force(load())
@@ -58,7 +58,7 @@ def list_alerts(
     if json:
         print(orjson.dumps(found).decode())
     else:
-        Console().print(table_of(found))
+        console().print(table_of(found))
 
 
 _Author = Annotated[str | None, typer.Option(help="Who says so; default: who is logged in")]
@@ -90,21 +90,25 @@ def resolve(
 
 def _say_of(alert: str, kind: str, author: str | None) -> None:
     import asyncio
-    import getpass
 
     from rich.console import Console
 
     from streams.adapters.config_log import now_in_force
     from streams.alerts.book import read_alert
-    from streams.alerts.desk import say
+    from streams.alerts.desk import read_desk, say
+    from streams.errors import HeadwaterError
+    from streams.recovery.run import now_ms
     from streams.settings import load
+    from streams.terminal import who
 
     async def do() -> None:
         settings = await now_in_force(load())
-        found = await read_alert(settings, alert)
+        desk = await read_desk(settings)
+        (found,) = desk.standing(settings, [await read_alert(settings, alert)], now_ms())
+        if found["state"] != "firing":
+            raise HeadwaterError(f"{alert} is {found['state']} already: there is nothing to {kind}")
         turn = {"turn": found["turn"]} if "turn" in found else {}
-        who = author or getpass.getuser()
-        await say(settings, {"kind": kind, "alert": alert, "author": who, **turn})
+        await say(settings, {"kind": kind, "alert": alert, "author": who(author), **turn})
 
     asyncio.run(do())
     Console().print(f"{alert}: {kind}d")
@@ -127,7 +131,6 @@ def silence(
     Example: headwater alerts silence --device 'pump-*' --for 2h --comment "new seals"
     """
     import asyncio
-    import getpass
     import secrets
 
     from rich.console import Console
@@ -138,6 +141,7 @@ def silence(
     from streams.recovery.held import parse_time
     from streams.recovery.run import now_ms
     from streams.settings import load
+    from streams.terminal import who
 
     given = {
         "rule": rule,
@@ -160,7 +164,8 @@ def silence(
         "globs": globs,
         "starts_ms": starts_ms,
         "ends_ms": ends_ms,
-        "author": author or getpass.getuser(),
+        "for_ms": ends_ms - starts_ms,
+        "author": who(author),
         "comment": comment,
     }
 
@@ -181,7 +186,6 @@ def unsilence(
     Example: headwater alerts unsilence sil_0a1b2c3d
     """
     import asyncio
-    import getpass
 
     from rich.console import Console
 
@@ -189,6 +193,7 @@ def unsilence(
     from streams.alerts.desk import read_desk, say
     from streams.errors import HeadwaterError
     from streams.settings import load
+    from streams.terminal import who
 
     async def do() -> None:
         settings = await now_in_force(load())
@@ -196,8 +201,7 @@ def unsilence(
             raise HeadwaterError(
                 f"{silence}: no silence has this id; see: headwater alerts silences"
             )
-        who = author or getpass.getuser()
-        await say(settings, {"kind": "unsilence", "id": silence, "author": who})
+        await say(settings, {"kind": "unsilence", "id": silence, "author": who(author)})
 
     asyncio.run(do())
     Console().print(f"{silence} is over")

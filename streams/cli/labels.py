@@ -42,7 +42,6 @@ def add(
     Example: headwater labels add missed pump-1 pressure 2026-01-31T12:00 --note "leak in valve 3"
     """
     import asyncio
-    import getpass
 
     from streams.adapters.label_log import publish
     from streams.adapters.label_records import label_id
@@ -52,6 +51,7 @@ def add(
     from streams.recovery.held import parse_time
     from streams.recovery.run import now_ms
     from streams.settings import load
+    from streams.terminal import who
 
     chosen = next((one for one in KINDS if one == kind), None)
     if chosen is None:
@@ -73,7 +73,7 @@ def add(
         kind=chosen,
         since_ms=since_ms,
         until_ms=max(until_ms, since_ms + 1),
-        author=author or getpass.getuser(),
+        author=who(author),
         note=note,
         at_ms=at_ms,
     )
@@ -130,6 +130,7 @@ def remove(identity: Annotated[str, typer.Argument(help="The id of a label: lab_
 
 
 def _tables(settings: Any, held: Any) -> list[Any]:
+    from rich.markup import escape
     from rich.table import Column, Table
 
     from streams.core.feedback import FALSE_ALARM, FeedbackRules, factor
@@ -142,13 +143,14 @@ def _tables(settings: Any, held: Any) -> list[Any]:
     )
     by_series: dict[Any, list[str]] = {}
     for one in held:
-        said.add_row(
-            one.id, one.kind, one.device, one.metric, utc(one.since_ms), one.author, one.note
-        )
+        words = (one.device, one.metric, utc(one.since_ms), one.author, one.note)
+        said.add_row(one.id, one.kind, *(escape(word) for word in words))
         by_series.setdefault(one.series, []).append(one.kind)
     moved = Table("tenant", "device", "metric", "not an anomaly", "missed", "threshold")
     for series, kinds in sorted(by_series.items()):
         false = kinds.count(FALSE_ALARM)
         by = factor(false, len(kinds) - false, rules)
-        moved.add_row(*series, str(false), str(len(kinds) - false), f"× {by:.2f}")
+        moved.add_row(
+            *(escape(name) for name in series), str(false), str(len(kinds) - false), f"× {by:.2f}"
+        )
     return [said, moved]

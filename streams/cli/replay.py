@@ -62,8 +62,10 @@ def replay(
 
     import orjson
     from rich.console import Console
+    from rich.markup import escape
 
-    from streams.errors import HeadwaterError
+    from streams.errors import DecodeError, HeadwaterError
+    from streams.intake.mapping import TopicMap
     from streams.recovery.held import parse_time
     from streams.settings import load
     from streams.sim.pace import Pace, replayed
@@ -98,6 +100,13 @@ def replay(
     )  # fmt: skip
     publisher = Publisher(settings.mqtt, f"replay-{target.boot}")
     console = Console(stderr=True)
+    example = topic.format(site=site, device=target.device)
+    try:
+        TopicMap(settings.mappings).source(example)
+    except DecodeError as error:
+        # It may be meant for others.
+        said = f"a gateway with these settings does not take it: {error.detail}"
+        console.print(escape(said), style="yellow", highlight=False, soft_wrap=True)
     for message in replayed(recording.messages(target), pace, total, source, console):
         publisher.send(message.topic, message.payload)
     publisher.close()

@@ -28,6 +28,7 @@ def test(
 
     import orjson
     from rich.table import Table
+    from rich.text import Text
 
     from streams.alerts.rule_cases import run_cases
     from streams.terminal import console
@@ -40,7 +41,8 @@ def test(
         for one in verdicts:
             mark = "[green]✓[/]" if one.holds else "[bold red]✗[/]"
             expected, found = (", ".join(sorted(names)) for names in (one.expected, one.found))
-            table.add_row(mark, one.case, one.after, one.rule, expected, found)
+            words = (one.case, one.after, one.rule, expected, found)
+            table.add_row(mark, *(Text(word) for word in words))
         console().print(table)
     if not all(one.holds for one in verdicts):
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 @topics.command()
 def apply() -> None:
-    """Create the topics that are missing, and check all.
+    """Create the topics that are missing, set what differs of others, and check all.
 
     Example: headwater topics apply
     """
@@ -25,8 +25,8 @@ def apply() -> None:
     from streams.settings import load
 
     settings = load()
-    made = asyncio.run(topic_admin.apply(settings.kafka, settings.topics))
-    Console().print(f"created: {', '.join(made)}" if made else "all topics are there")
+    done = asyncio.run(topic_admin.apply(settings.kafka, settings.topics))
+    Console().print("\n".join(done) or "all topics are there", highlight=False)
 
 
 @topics.command()

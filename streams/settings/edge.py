@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from streams.settings.addresses import Broker, LocalBroker
 from streams.settings.broker import LocalMqtt
 from streams.settings.intake import Intake
 from streams.settings.sections import Ms, Positive, Section
@@ -181,11 +182,11 @@ class Edge(Section):
     """First pause after a lost link; it doubles, with jitter."""
     retry_max_ms: Positive = 30_000
     """Longest pause."""
-    brokers: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    brokers: Annotated[tuple[Broker, ...], Field(max_length=64)] = ()
     """Further brokers of the cloud beside the top-level ``mqtt``, with the log-in of ``[broker]``,
     as in ``gateway.brokers``. The edge takes one of them all by chance, and another when that is
     gone. All are ``mqtt://``, or all ``mqtts://``."""
-    local_mqtt: str | None = None
+    local_mqtt: LocalBroker | None = None
     """A broker of the site, ``mqtt://host:port``, whose topics are taken as ``[[mappings]]`` say.
     The broker that leads up is the top-level ``mqtt``."""
     max_latest: Positive = 100_000
@@ -198,8 +199,3 @@ class Edge(Section):
     uplink: EdgeUplink = EdgeUplink()
     models: EdgeModels = EdgeModels()
     local: EdgeLocal = EdgeLocal()
-
-    @field_validator("local_mqtt")
-    @classmethod
-    def _local_address(cls, address: str | None) -> str | None:
-        return f"mqtt://{address}" if address and "://" not in address else address

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from streams.errors import SettingsError
 from streams.extensions import AGGREGATES, CODECS, DETECTORS, Installed, require
+from streams.settings.addresses import AddressError, Broker, InfluxServer
 from streams.settings.broker import Mqtt
 from streams.settings.channels import Channel
 from streams.settings.commands import Commands
@@ -70,9 +71,9 @@ class Settings(BaseSettings):
 
     kafka: str = "127.0.0.1:9092"
     """Bootstrap servers, ``host:port[,host:port]``."""
-    mqtt: str = "mqtt://127.0.0.1:1883"
+    mqtt: Broker = "mqtt://127.0.0.1:1883"
     """``mqtt://host:port`` or ``mqtts://host:port``."""
-    influx: str = "http://127.0.0.1:8086"
+    influx: InfluxServer = "http://127.0.0.1:8086"
     """Address of InfluxDB."""
     lake: Path = Path(".headwater/lake")
     """Folder of the Delta tables."""
@@ -123,16 +124,6 @@ class Settings(BaseSettings):
     @classmethod
     def _are_codecs(cls, codecs: list[str]) -> list[str]:
         return [check_installed(CODECS, name) for name in codecs]
-
-    @field_validator("mqtt")
-    @classmethod
-    def _mqtt_address(cls, address: str) -> str:
-        return address if "://" in address else f"mqtt://{address}"
-
-    @field_validator("influx")
-    @classmethod
-    def _influx_address(cls, address: str) -> str:
-        return address if "://" in address else f"http://{address}"
 
     @model_validator(mode="after")
     def _unique_names(self) -> Settings:
@@ -297,7 +288,8 @@ def explain_offences(error: ValidationError, toml: TomlFile) -> str:
         path = (*problem["loc"], *below)
         dotted = ".".join(str(part) for part in path) or "settings"
         given = problem.get("input")
-        shown = "" if isinstance(given, dict | list | Settings) else f" (found {given!r})"
+        hides = isinstance(cause, AddressError) or isinstance(given, dict | list | Settings)
+        shown = "" if hides else f" (found {given!r})"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message, shown = "unknown setting; check the spelling against docs/settings", ""

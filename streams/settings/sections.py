@@ -21,6 +21,7 @@ from pydantic import (
 
 from crdt.core.values import PREFIXES
 from streams.extensions import CODECS, DETECTORS, SINKS
+from streams.settings.addresses import Broker, check_url
 from streams.settings.plugged import Option, check_installed
 
 Ms = Annotated[int, Field(ge=0)]
@@ -106,7 +107,7 @@ class Gateway(Section):
     """Name of the shared subscription: gateways of one group share the messages."""
     client_id: Name | None = None
     """Stable across restarts, so that the broker keeps the session; default: gateway-HOSTNAME."""
-    brokers: list[str] = []
+    brokers: list[Broker] = []
     """Further brokers beside ``mqtt``, for devices and edges that are spread over several: the
     gateway subscribes to all of them, with the log-in of ``[broker]``."""
     linger_ms: Ms = 20
@@ -329,9 +330,7 @@ class Webhook(Section):
     @field_validator("url")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        if not url.startswith(("https://", "http://")):
-            raise ValueError("expected an address that starts with https:// (or http://)")
-        return url
+        return check_url(url)
 
     @model_validator(mode="after")
     def _https_unless_private(self) -> Webhook:

@@ -16,7 +16,9 @@ from typing import Any
 import httpx
 
 from streams.services.ports import free_port
+from tests import wall_clock
 from tests.waiting import eventually
+from tests.wall_clock import WallClock
 
 
 @dataclass
@@ -100,25 +102,6 @@ class EdgeChild:
         return self.process.wait(30)
 
 
-class WallClock:
-    """The wall clock of one edge, which a test moves."""
-
-    module = ("tests.scenario.edge_child",)
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "clock"
-        self.move(0)
-
-    def env(self) -> dict[str, str]:
-        return {"HEADWATER_TEST_CLOCK": str(self._path)}
-
-    def move(self, by_ms: int) -> None:
-        """Set how far it is off."""
-        new = self._path.with_suffix(".new")
-        new.write_text(str(by_ms))
-        new.replace(self._path)
-
-
 @contextmanager
 def edge_node(
     broker: str,
@@ -131,7 +114,7 @@ def edge_node(
     """A running edge; it is killed at the end."""
     child = EdgeChild(broker, folder, site, config, env)
     if clock is not None:
-        child.module = clock.module
+        child.module = (wall_clock.MODULE, "edge")
         child.env |= clock.env()
     try:
         yield child.start()

@@ -49,6 +49,20 @@ async def test_people_get_words_and_a_failure_is_one(tmp_path):
     assert not outcome.delivered
 
 
+async def test_an_address_that_took_a_message_does_not_get_it_again_while_another_fails(tmp_path):
+    async with (
+        receiver(says("200 OK")) as (good, took),
+        receiver(says("500 Oops")) as (bad, refused),
+    ):
+        urls = [f"json://{HOST}:{port}/" for port in (good, bad)]
+        way = channels_of(Settings(channels=[channel(tmp_path, *urls)]))["people"]
+        await way.open()
+        outcomes = [await way.send("msg_1", {"data": ALERT}) for _ in range(3)]
+        await way.close()
+    assert {one.reason for one in outcomes} == {"address 2 did not take it"}
+    assert (len(took), len(refused)) == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("lines", "says"),
     [

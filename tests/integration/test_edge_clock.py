@@ -7,10 +7,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from streams.sim.proxy import Proxy
-from tests.integration.edge_child import EdgeChild, WallClock, edge_node
+from tests.integration.edge_child import EdgeChild, edge_node
 from tests.integration.gateway_child import gateway, reader, unique
 from tests.integration.test_edge_readings import rows
 from tests.waiting import eventually, eventually_async
+from tests.wall_clock import WallClock
 
 _HOUR_MS = 3_600_000
 _EXPIRY_S = 2.0

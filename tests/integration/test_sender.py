@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import socket
 import ssl
+import threading
 import time
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 
 import pytest
 from cryptography import x509
@@ -56,13 +59,13 @@ def says(head, body=b""):
 
 
 @asynccontextmanager
-async def sender(tmp_path, port, *, scheme="http", timeout_ms=2_000, **more):
+async def sender(tmp_path, port, *, scheme="http", host=HOST, timeout_ms=2_000, **more):
     secret = tmp_path / "secret"
     if not secret.exists():
         secret.write_text(new_secret())
     hook = {"allow_private": True, "timeout_ms": timeout_ms, **more}
     made = Sender(
-        Webhook(name="hook", url=f"{scheme}://{HOST}:{port}/", secret_file=secret, **hook)
+        Webhook(name="hook", url=f"{scheme}://{host}:{port}/", secret_file=secret, **hook)
     )
     await made.open()
     yield made
@@ -72,6 +75,59 @@ async def sender(tmp_path, port, *, scheme="http", timeout_ms=2_000, **more):
 async def attempt(tmp_path, answer, **more):
     async with receiver(answer) as (port, _), sender(tmp_path, port, **more) as hook:
         return await hook.send("msg_1", {"data": 1})
+
+
+async def test_a_redirect_to_loopback_is_a_failure_and_is_not_followed(tmp_path):
+    async with receiver(says("200 OK")) as (port, followed):
+        head = f"307 Temporary Redirect\r\nlocation: http://{HOST}:{port}/"
+        outcome = await attempt(tmp_path, says(head))
+    assert (outcome.delivered, outcome.reason) == (False, "the receiver answered 307")
+    assert followed == []
+
+
+@pytest.mark.parametrize("off_s", [-7_200, 7_200])
+async def test_a_clock_that_is_wrong_is_said_where_a_signature_is_refused(tmp_path, off_s):
+    theirs_s = time.time() + off_s
+    head = (
+        f"401 Unauthorized\r\ndate: {formatdate(theirs_s, usegmt=True)}"
+        f"\r\nretry-after: {formatdate(theirs_s + 90, usegmt=True)}"
+    )
+    outcome = await attempt(tmp_path, says(head))
+    assert ("ahead of" if off_s > 0 else "behind") in outcome.reason
+    assert "receivers refuse signatures: set the one that is wrong" in outcome.reason
+    # A date to wait for is one of the clock that it comes from.
+    assert outcome.retry_after_s == 90.0
+
+
+async def test_a_name_server_that_hangs_delays_no_other_endpoint(tmp_path, monkeypatch):
+    real, over = socket.getaddrinfo, threading.Event()
+
+    def slow(host, *args, **more):
+        if host == "hangs.example.org":
+            over.wait(60)
+        return real(host if host == HOST else HOST, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    async with (
+        receiver(says("204 No Content")) as (port, requests),
+        sender(tmp_path, port, host="hangs.example.org", timeout_ms=60_000) as hanging,
+        sender(tmp_path, port) as prompt,
+    ):
+        waiting = [asyncio.create_task(hanging.send(f"msg_{i}", {})) for i in range(40)]
+        while not over.is_set():
+            outcome = await prompt.send("msg_prompt", {})
+            assert outcome.delivered
+            assert [headers["webhook-id"] for headers, _ in requests] == ["msg_prompt"]
+            over.set()
+        assert all(one.delivered for one in await asyncio.gather(*waiting))
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example.org", "no-such-host.invalid"])
+async def test_a_name_that_cannot_be_resolved_is_a_failure(tmp_path, host):
+    async with sender(tmp_path, 1, host=host) as hook:
+        outcome = await hook.send("msg_1", {})
+    assert not outcome.delivered
+    assert f"{host} cannot be resolved" in outcome.reason
 
 
 @pytest.mark.parametrize(
@@ -113,6 +169,32 @@ async def test_one_that_answers_a_byte_now_and_then_has_an_end(tmp_path):
     outcome = await attempt(tmp_path, drip, timeout_ms=300)
     assert outcome.reason == "no answer within 300 ms"
     assert time.monotonic() - began < 3
+
+
+async def test_one_that_never_answers_has_an_end(tmp_path):
+    async def hang(writer):
+        await asyncio.sleep(60)
+
+    outcome = await attempt(tmp_path, hang, timeout_ms=300)
+    assert outcome.reason == "no answer within 300 ms"
+
+
+async def test_one_that_speaks_no_tls_is_a_failure(tmp_path):
+    over = asyncio.Event()
+
+    async def greet(reader, writer):
+        await reader.read(65_536)
+        writer.write(b"220 smtp.example.org\r\n")
+        await reader.read()
+        writer.close()
+        over.set()
+
+    server = await asyncio.start_server(greet, HOST, 0)
+    async with server, sender(tmp_path, server.sockets[0].getsockname()[1], scheme="https") as hook:
+        outcome = await hook.send("msg_1", {})
+        await asyncio.wait_for(over.wait(), 60)
+    assert outcome.reason.startswith("ConnectError: ")
+    assert "SSL" in outcome.reason
 
 
 async def test_one_that_nobody_listens_at_is_a_failure(tmp_path):

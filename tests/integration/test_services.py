@@ -198,7 +198,13 @@ async def with_admin(kafka, act):
         await admin.close()
 
 
-def test_topics_are_made_checked_and_differences_named(home, broker):
+async def segment_ms(admin):
+    (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, "alerts")])
+    (*_, entries) = answer.resources[0]
+    return {entry[0]: entry[1] for entry in entries}["segment.ms"]
+
+
+def test_topics_are_made_checked_set_and_differences_named(home, broker):
     config = ConfigResource(
         ConfigResourceType.TOPIC, "aggregates", configs={"retention.ms": "1000"}
     )
@@ -220,3 +226,15 @@ def test_topics_are_made_checked_and_differences_named(home, broker):
     changed = headwater("topics", "check", home=home)
     assert changed.returncode != 0
     assert "aggregates: retention.ms is 1000, expected 604800000" in changed.stderr
+    more = ConfigResource(
+        ConfigResourceType.TOPIC,
+        "alerts",
+        configs={"message.timestamp.type": "CreateTime", "segment.ms": "3600000"},
+    )
+    asyncio.run(with_admin(broker, lambda a: a.alter_configs([more])))
+    applied = headwater("topics", "apply", home=home).stdout
+    assert "aggregates: retention.ms = 604800000" in applied
+    assert "alerts: message.timestamp.type = LogAppendTime" in applied
+    assert headwater("topics", "check", home=home).returncode == 0
+    # What somebody has set beside stays.
+    assert asyncio.run(with_admin(broker, segment_ms)) == "3600000"

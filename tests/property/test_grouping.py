@@ -166,6 +166,19 @@ def test_a_broker_whose_clock_jumps_tells_nothing_twice(jump):
     assert len(set(ids)) == len(ids) == 2  # Told, and repeated.
 
 
+@pytest.mark.parametrize("off_s", [-18_000, 0, 18_000])
+def test_a_silence_counts_from_when_it_is_heard_whatever_the_clock_of_its_author(off_s):
+    scene = Scene()
+    said_s = 20_000
+    control = silence("s", ["a"], said_s + off_s, said_s + off_s + 1_000)
+    scene.at(said_s, control=control | {"for_ms": 1_000 * S})
+    assert scene.at(said_s + 1, alert("a")) == []
+    scene.driver.checkpoint()
+    scene.driver.crash()
+    assert scene.at(said_s + 999) == []
+    assert scene.at(said_s + 1_000) == ["a firing"]
+
+
 def test_a_silence_ends_early_when_it_is_taken_back():
     scene = Scene()
     scene.at(0, control=silence("s", ["a"], 0, 1_000))
@@ -232,11 +245,38 @@ def test_beyond_the_limit_alerts_are_told_one_by_one():
 
 
 @pytest.mark.parametrize(
-    "value", [b"nonsense", b"{}", b'{"route": "r", "alert": {"id": "x"}}', b"[]"]
+    "value",
+    [
+        b"nonsense",
+        b"{}",
+        b'{"route": "r", "alert": {"id": "x"}}',
+        b'{"route": "r", "alert": "x"}',
+        b"[]",
+    ],
 )
 def test_a_broken_record_goes_to_rejected_and_the_next_one_counts(value):
     driver = Driver(make_grouping(settings_with()))
     made = driver.send(value, at_ms=1)
+    assert [p.topic for p in made] == ["rejected"]
+    made = driver.send(orjson.dumps({"route": "r", "alert": alert("a")}), at_ms=2)
+    assert [said(p) for p in made] == ["a firing"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"kind": "whisper"},
+        {"starts_ms": "now"},
+        {"for_ms": 1.5},
+        {"globs": {"colour": ["red"]}},
+        {"globs": {"device": [7]}},
+        {"globs": ["a*"]},
+    ],
+)
+def test_a_broken_silence_goes_to_rejected_and_alerts_are_told(damage):
+    driver = Driver(make_grouping(settings_with()))
+    control = orjson.dumps(silence("s", ["a*"], 0, 1_000) | damage)
+    made = driver.send(control, at_ms=1, headers={CONTROL_HEADER: b"1"})
     assert [p.topic for p in made] == ["rejected"]
     made = driver.send(orjson.dumps({"route": "r", "alert": alert("a")}), at_ms=2)
     assert [said(p) for p in made] == ["a firing"]

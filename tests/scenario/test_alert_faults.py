@@ -1,4 +1,4 @@
-"""Faults while worker, alerts process and Kafka are killed, and receivers fail and hang."""
+"""Faults while worker, alerts process and Kafka are killed, receivers fail, and clocks jump."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from streams.alerts.secrets import new_secret
 from streams.core.placement import partition_of
 from streams.services.ports import free_port
 from streams.testing import frame
+from tests import wall_clock
 from tests.waiting import eventually
+from tests.wall_clock import WallClock
 
 TICK_MS = 1_000
 PARTITIONS = 4
@@ -76,6 +78,8 @@ class Receiver:
             body = await request.body()
             key = self._verified(body, dict(request.headers))
             self.keys[key] += 1
+            if key is None:
+                return Response(status_code=401)
             self.got.append((request.headers["webhook-id"], orjson.loads(body)["data"]))
             return Response(status_code=204)
 
@@ -150,9 +154,12 @@ WHOLE = Play(
         45: "kill alerts",
         55: "both keys",
         60: "ok",
+        65: "five hours forth",
         70: "kill kafka",
+        80: "three hours back",
         85: "kill worker and alerts",
         95: "new key",
+        100: "the right time",
     },
 )
 SHORT = Play(
@@ -167,8 +174,11 @@ SHORT = Play(
         14: "hang",
         18: "ok",
         20: "both keys",
+        22: "five hours forth",
         24: "kill alerts",
+        28: "three hours back",
         32: "new key",
+        36: "the right time",
     },
 )
 
@@ -244,13 +254,18 @@ def test_each_fault_fires_once_and_resolves_once_whatever_is_killed(
         ]
         config = tmp_path / "headwater.toml"
         config.write_text(TOML + "".join(hooks))
-        env = own_servers.env(tmp_path, HEADWATER_CONFIG=str(config))
-        children = {name: processes(name, env=env) for name in ("worker", "alerts")}
+        clock = WallClock(tmp_path)
+        env = own_servers.env(tmp_path, HEADWATER_CONFIG=str(config), **clock.env())
+
+        def begin(name):
+            return processes(name, env=env, module=wall_clock.MODULE)
+
+        children = {name: begin(name) for name in ("worker", "alerts")}
 
         def kill(name):
             children[name].kill()
             children[name].wait()
-            children[name] = processes(name, env=env)
+            children[name] = begin(name)
 
         def kill_kafka():
             os.kill(own_servers.pid("kafka"), signal.SIGKILL)
@@ -261,11 +276,34 @@ def test_each_fault_fires_once_and_resolves_once_whatever_is_killed(
             """What a process that lost Kafka ends with, a supervisor starts again."""
             for name, child in children.items():
                 if child.poll() is not None:
-                    children[name] = processes(name, env=env)
+                    children[name] = begin(name)
             return True
 
         def turn(mode):
             flaky.mode = mode
+
+        def both_keys():
+            eventually(
+                lambda: revive() and steady.keys[0],
+                within_s=120,
+                every_s=0.2,
+                what="a message under the old key alone",
+            )
+            secret.write_text(f"{new}\n{old}\n")
+
+        clocks = {"off by": 0, "refused before": 0}
+
+        def set_clocks(off_ms):
+            """Not before a receiver has refused what was signed with the wrong time until now."""
+            if clocks["off by"]:
+                eventually(
+                    lambda: revive() and steady.keys[None] > clocks["refused before"],
+                    within_s=120,
+                    every_s=0.2,
+                    what="a message that was signed with a wrong time",
+                )
+            clocks.update({"off by": off_ms, "refused before": steady.keys[None]})
+            clock.move(off_ms)
 
         do = {
             **{mode: partial(turn, mode) for mode in ("ok", "fail", "hang")},
@@ -273,8 +311,11 @@ def test_each_fault_fires_once_and_resolves_once_whatever_is_killed(
             "kill alerts": lambda: kill("alerts"),
             "kill worker and alerts": lambda: (kill("worker"), kill("alerts")),
             "kill kafka": kill_kafka,
-            "both keys": lambda: secret.write_text(f"{new}\n{old}\n"),
+            "both keys": both_keys,
             "new key": lambda: secret.write_text(f"{new}\n"),
+            "five hours forth": partial(set_clocks, 5 * 3_600_000),
+            "three hours back": partial(set_clocks, -3 * 3_600_000),
+            "the right time": partial(set_clocks, 0),
         }
         for name in children:
             eventually(lambda name=name: is_ready(env, name), within_s=90, every_s=0.2)
@@ -298,9 +339,10 @@ def test_each_fault_fires_once_and_resolves_once_whatever_is_killed(
         wanted["faulty-3", "retracted"] = 1
         for receiver in (steady, flaky):
             eventually(lambda receiver=receiver: receiver.states() == wanted, within_s=60)
-            assert set(receiver.keys) <= {0, 1}
+            assert set(receiver.keys) <= {0, 1, None}
+        # It took messages before the change of keys, and after.
+        assert {0, 1} < set(steady.keys)
         said = "".join(log.read_text() for log in tmp_path.glob("*.log"))
         assert "delivery failed" in said
+        assert "receivers refuse signatures: set the one that is wrong" in said
         assert not [key for key in (old, new) if key.removeprefix("whsec_") in said]
-        # It took messages before the change of keys, and after.
-        assert set(steady.keys) == {0, 1}

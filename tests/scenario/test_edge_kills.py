@@ -21,10 +21,11 @@ import pytest
 
 from streams.sim.proxy import Proxy
 from tests.conftest import Servers
-from tests.integration.edge_child import EdgeChild, WallClock, edge_node
+from tests.integration.edge_child import EdgeChild, edge_node
 from tests.integration.gateway_child import Arrived, GatewayChild, gateway, reader, unique
 from tests.integration.test_edge_full_disk import small_disk
 from tests.waiting import eventually, eventually_async
+from tests.wall_clock import WallClock
 
 _ROWS = 50
 _HOUR_MS = 3_600_000

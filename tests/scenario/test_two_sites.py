@@ -39,7 +39,7 @@ def play(servers: Servers, home: Path, start: Start, *, run_s: float, equal_s: f
                 world.step()
             world.kill_edge("north")
             if kill == 2:
-                world.sites["north"].clock.write_text("-3600000")
+                world.sites["north"].clock.move(-3_600_000)
             world.start_edge("north")
         while time.monotonic() - began_s < run_s or not _enough(world, run_s):
             world.step()

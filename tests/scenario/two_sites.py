@@ -19,8 +19,10 @@ import orjson
 
 from streams.pki import Pki
 from streams.sim.proxy import Proxy
+from tests import wall_clock
 from tests.conftest import Servers
 from tests.waiting import eventually
+from tests.wall_clock import WallClock
 
 CLOUD = ("worker", "gateway", "api")
 PATHS = [
@@ -37,9 +39,9 @@ class Site:
 
     def __init__(self, name: str, proxy: Proxy, env: dict[str, str], home: Path) -> None:
         self.name, self.proxy, self.env = name, proxy, env
-        self.clock = home / f"{name}.clock"
-        self.clock.write_text("0")
-        env["HEADWATER_TEST_CLOCK"] = str(self.clock)
+        home.joinpath(name).mkdir(exist_ok=True)
+        self.clock = WallClock(home / name)
+        env |= self.clock.env()
         self.url = f"http://127.0.0.1:{env['HEADWATER_OPS__EDGE_PORT']}"
         self.linked = True
         self.turns_s = 0.0
@@ -135,9 +137,7 @@ class World:
 
     def start_edge(self, name: str) -> None:
         site = self.sites[name]
-        self.edges[name] = self._start(
-            f"edge-{name}", env=site.env, module="tests.scenario.edge_child"
-        )
+        self.edges[name] = self._start("edge", env=site.env, module=wall_clock.MODULE)
         eventually(lambda: self._answers(f"{site.url}/readyz"), within_s=90, what=f"{name} ready")
 
     def kill_edge(self, name: str) -> None:

@@ -95,6 +95,23 @@ def test_what_is_no_alert_of_the_site_is_refused_and_stops_nothing(tmp_path, val
     assert len(states(driver)) == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "headers"),
+    [
+        (orjson.dumps(an_alert())[:-1] + b',"more":' + b"[" * 300 + b"]" * 300 + b"}", SITE),
+        (b"[" * 1_000 + b"1234567890123456789" + b"]" * 1_000, SITE),
+        (orjson.dumps(an_alert()), SITE | {"hw-site": b"\xff"}),
+    ],
+    ids=["too deep to be told", "too deep to be read", "a site that is no text"],
+)
+def test_a_poisonous_record_is_refused_and_stops_nothing(tmp_path, value, headers) -> None:
+    driver = Driver(make_edge_alerting(settings(tmp_path)))
+    driver.send(value, at_ms=1, headers=headers)
+    driver.send(orjson.dumps(an_alert()), at_ms=2, headers=SITE)
+    assert len(driver.rows(REJECTED)) == 1
+    assert len(states(driver)) == 1
+
+
 def test_the_rules_of_edges_are_not_judged_in_the_cloud() -> None:
     from streams.agents.rule_definitions import anomaly_rules, window_rules
 

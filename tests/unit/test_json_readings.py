@@ -154,6 +154,7 @@ def test_large_floats_and_long_fractions_are_not_mistaken_for_integers() -> None
         (b'{"a":' * 9 + b"1" + b"}" * 9, "too-deep"),
         (b'{"a":' * 2000 + b"1" + b"}" * 2000, "too-deep"),
         (b"[" * 100_000, "too-deep"),
+        (b"[" * 1_000 + b"1234567890123456789" + b"]" * 1_000, "too-deep"),
     ],
     ids=lambda value: value[:24].decode("latin-1") if isinstance(value, bytes) else value,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.alerts.pacing import Breaker, Pace, left_s
+from streams.alerts.pacing import AT_LEAST_S, Breaker, Pace, left_s
 from streams.alerts.sender import retry_after_s
 
 PACE = Pace(min_s=1.0, max_s=100.0, failures=3)
@@ -23,9 +23,12 @@ def test_what_the_receiver_asks_for_is_obeyed_up_to_the_longest_pause():
 
 
 def test_a_message_is_tried_for_as_long_as_it_has_left_when_it_is_first_seen():
-    assert left_s(100.0, 50.0, 60.0) == 90.0
-    assert left_s(100.0, 50.0, 1e9) == 0.0
-    assert left_s(100.0, 1e9, 60.0) == 100.0  # It comes from a clock that is ahead.
+    day_s = 86_400.0
+    assert left_s(3 * day_s, day_s) == 2 * day_s
+    assert left_s(3 * day_s, -day_s) == 3 * day_s  # It comes from a clock that is ahead.
+    # And if this one is ahead, or the process was away for days, it is tried all the same.
+    assert left_s(3 * day_s, 1e9) == AT_LEAST_S
+    assert left_s(60.0, 1e9) == 60.0
 
 
 def test_retry_after_is_a_number_of_seconds_or_a_date():

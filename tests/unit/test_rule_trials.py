@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from streams.alerts.backtest import backtest
-from streams.alerts.backtest_view import html
+from streams.alerts.backtest_view import html, page
 from streams.alerts.rule_cases import run_cases
 from streams.cli.main import app
 from streams.errors import HeadwaterError, SettingsError
@@ -16,6 +17,7 @@ from tests.documents import titled
 from tests.lake_rows import write_readings
 
 MINUTE_MS = 60_000
+YEAR_MS = 365 * 86_400_000
 START_MS = 1_767_225_600_000
 
 
@@ -94,14 +96,13 @@ def test_late_readings_of_a_case_correct_what_fired(home):
     assert [v.found for v in run_cases(path)] == [["d"], []]
 
 
-def write_pumps(root, values):
-    """Readings of two devices; only one gets hot."""
+def write_pumps(root, values, later_ms=0):
+    """Readings of two devices, which came in later; only one gets hot."""
     n = len(values)
     t_ms = START_MS + np.arange(n) * MINUTE_MS // 4
     for device, found in (("pump-1", values), ("pump-2", np.full(n, 70.0))):
-        write_readings(
-            root, t_ms, found, tenant="default", site="north", device=device, metric="temperature"
-        )
+        names = {"tenant": "default", "site": "north", "device": device, "metric": "temperature"}
+        write_readings(root, t_ms, found, later_ms, **names)
 
 
 def test_the_past_is_judged_anew(home):
@@ -123,6 +124,29 @@ def test_the_past_is_judged_anew(home):
         backtest(settings, "hot", START_MS, end_ms, max_readings=10, root=home / "lake")
     with pytest.raises(HeadwaterError, match="no rule 'cold'; there are strange, hot"):
         backtest(settings, "cold", START_MS, end_ms, root=home / "lake")
+
+
+def test_a_recording_of_another_year_is_shown_in_its_own_time(home):
+    values = np.full(400, 70.0)
+    values[100:140], values[300:340] = 95.0, 99.0
+    write_pumps(home / "lake", values, later_ms=YEAR_MS)
+    came_ms = START_MS + YEAR_MS
+    end_ms = came_ms + 100 * MINUTE_MS
+    settings = load(home / "rules.toml")
+    found = backtest(settings, "hot", came_ms, end_ms, root=home / "lake")
+    began = [alert["began_ms"] - START_MS for alert in found.alerts]
+    assert [at_ms // MINUTE_MS for at_ms in began] == [25, 75]
+    console = Console(width=200, record=True)
+    console.print(page(found))
+    shown = console.export_text()
+    assert "█" in shown
+    assert "in their last state: 2 resolved" in shown
+    assert html(found).count("<rect") == 2
+    half = backtest(settings, "hot", came_ms + 50 * MINUTE_MS, end_ms, root=home / "lake")
+    assert len(half.alerts) == 1
+    none = backtest(settings, "hot", START_MS, came_ms, root=home / "lake")
+    console.print(page(none))
+    assert "The lake has no readings that the rule looks at" in console.export_text()
 
 
 def test_the_command_plots_and_writes_a_page(home, monkeypatch):

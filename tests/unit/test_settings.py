@@ -85,6 +85,14 @@ def test_a_missing_file_means_defaults(written):
         ),
         ('[[webhooks]]\nname="h"\nurl = "http://x"\nsecret_file="s"\n', "allow_private = true"),
         (
+            '[[webhooks]]\nname="h"\nurl = "https://x:port/"\nsecret_file="s"\n',
+            "toml:3: webhooks.0.url: not an address: Invalid port",
+        ),
+        (
+            '[[webhooks]]\nname="h"\nurl = "https:///path"\nsecret_file="s"\n',
+            "toml:3: webhooks.0.url: the address names no host",
+        ),
+        (
             '[[rules]]\nname = "r"\n[[rules]]\nname = "r"\n',
             "toml:4: rules.1.name: the name 'r' is used twice",
         ),
@@ -123,6 +131,31 @@ def test_an_offence_is_named_with_its_line(written, text, says):
     with pytest.raises(SettingsError) as error:
         load(path)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('mqtt = "mqtts://me:h1dden@broker"\n', "mqtt: an address holds no user and password: set"),
+        ('influx = "http://me:h1dden@db"\n', "influx: an address holds no user and password: set"),
+        ('[gateway]\nbrokers = ["me:h1dden@b"]\n', "set username and password_file of [broker]"),
+        ('[edge]\nbrokers = ["me:h1dden@b"]\n', "set username and password_file of [broker]"),
+        ('[edge]\nlocal_mqtt = "me:h1dden@b"\n', "password_file of [edge.local_broker]"),
+        (
+            '[[webhooks]]\nname = "h"\nurl = "hooks.example.org/h1dden"\nsecret_file = "s"\n',
+            "webhooks.0.url: expected an address that starts with https://",
+        ),
+        (
+            '[[webhooks]]\nname = "h"\nurl = "https://x:h1dden/"\nsecret_file = "s"\n',
+            "webhooks.0.url: not an address",
+        ),
+    ],
+)
+def test_an_address_that_is_refused_is_not_shown(written, text, says):
+    with pytest.raises(SettingsError) as error:
+        load(written(text))
+    assert says in str(error.value)
+    assert "h1dden" not in str(error.value)
 
 
 def test_a_rollup_of_a_sliding_window_is_refused(written):
