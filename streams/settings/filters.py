@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from streams.settings.sections import Ms, Positive, Section
 
 Globs = Annotated[tuple[str, ...], Field(min_length=1)]
-_BOUNDED = ("deadband", "swinging-door")
 _ALONE = {"around_ms": "windows-and-anomalies", "score_over": "windows-and-anomalies"}
 
 
