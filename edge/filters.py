@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from prometheus_client import Counter, Gauge
@@ -113,6 +114,25 @@ class Filters:
         )
         """Whether a filter makes windows of something of a device."""
 
+    @property
+    def series(self) -> int:
+        """How many series are filtered."""
+        return len(self._states)
+
+    def of_device(self, device: str) -> list[dict[str, Any]]:
+        """Return the filters of a device: mode, and the bound that is in force now."""
+        return [
+            {
+                "metric": metric,
+                "mode": spec.mode,
+                "bound": state.door.bound,
+                "bound_by": "noise" if spec.bound is None else "settings",
+                "max_gap_ms": state.max_gap_ms,
+            }
+            for (name, metric), state in sorted(self._states.items())
+            if name == device and (spec := self.first(name, metric)) is not None
+        ]
+
     def offer(self, readings: Readings) -> Offered:
         """Return what of *readings* goes up, and what that makes of what waited."""
         named, windowed = self._named(readings), self.windowed(readings)
@@ -180,7 +200,6 @@ class Filters:
         if len(self._states) >= self._max_series:
             _BEYOND.inc(rows)
             return None
-        assert spec.bound is not None, spec
         kind = Deadband if spec.mode == "deadband" else SwingingDoor
         made = self._states[series] = _State(kind(spec.bound, spec.max_gap_ms), spec.max_gap_ms)
         return made
@@ -244,6 +263,11 @@ def unsent_of(ring: Readings) -> int:
     """Return by how many more readings lie in the ring alone, with these rows in it."""
     marks = ring.quality & MARKS
     return int(np.count_nonzero(marks == 0)) - int(np.count_nonzero(marks & RELEASED))
+
+
+def sent_of(ring: Readings) -> int:
+    """Return how many readings went up with these rows of the ring."""
+    return int(np.count_nonzero(ring.quality & MARKS))
 
 
 def newest_of(ring: Readings) -> Iterator[tuple[Series, int, Readings | None]]:

@@ -36,6 +36,10 @@ class Path(Protocol):
         """How lanes and uplink are."""
         ...
 
+    async def filters(self, device: str) -> list[dict[str, Any]]:
+        """How the series of a device are filtered."""
+        ...
+
 
 def edge_app(
     node: EdgeNode,
@@ -79,6 +83,10 @@ def edge_app(
                 },
             )
         return {**identity, "device": device, "metrics": found}
+
+    @app.get("/v1/devices/{device}/filters")
+    async def filters(device: str) -> list[dict[str, Any]]:
+        return await path.filters(device) if path else []
 
     @app.get("/v1/devices/{device}/twin")
     async def read(device: str) -> dict[str, Any]:

@@ -7,11 +7,12 @@ sends more than the ring knows of, never less.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from edge import contents
 from edge.commit import READINGS_LANE
 from edge.errors import SpoolError
-from edge.filters import Filters, Offered, newest_of, released, unsent_of
+from edge.filters import Filters, Offered, newest_of, released, sent_of, unsent_of
 from edge.ring import Ring
 from edge.spool.lane import Entry
 from edge.spool.records import Record
@@ -50,6 +51,8 @@ class Keeping:
         """Is told what was put into the ring, in order: rows as in :mod:`edge.filters`."""
         self.filtered = 0
         """Readings of this life that stay in the ring, or wait to be sent after all."""
+        self.sent = 0
+        """Readings of filtered devices that went up in this life."""
 
     def keep(self, readings: Readings, spool: Spool) -> list[Entry]:
         """Store readings durably; return what is to go up, claimed.
@@ -105,6 +108,15 @@ class Keeping:
         """What lies in the ring; None if there is none."""
         return None if self.ring is None else self.ring.status
 
+    @property
+    def series(self) -> int:
+        """How many series are filtered."""
+        return 0 if self.filters is None else self.filters.series
+
+    def filters_of(self, device: str) -> list[dict[str, Any]]:
+        """Return how the series of a device are filtered."""
+        return [] if self.filters is None else self.filters.of_device(device)
+
     def close(self) -> None:
         """Close the files of the ring."""
         if self.ring is not None:
@@ -158,6 +170,7 @@ class Keeping:
             raise
         if offered.ring is not None:
             self.filtered += unsent_of(offered.ring)
+            self.sent += sent_of(offered.ring)
         return entries
 
 

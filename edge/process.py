@@ -84,6 +84,7 @@ async def run_edge(settings: Settings, stop: asyncio.Event) -> None:
         recent = None
         if local is not None:
             readings.taken, recent = local.work.take, local.work.recent
+            readings.local_status = local.work.status
             add_local(app, local.work)
         readings.coap = resources(node, readings.latest, edge.intake.max_observers, recent)
         async with AsyncExitStack() as parts:

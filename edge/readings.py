@@ -196,6 +196,8 @@ class ReadingsPath:
         """Resources that are shown over CoAP beside the intake."""
         self.taken: Callable[[Readings], None] = _nobody
         """Is told of readings that are stored."""
+        self.local_status: Callable[[], dict[str, Any] | None] = lambda: None
+        """Says how local work is; None where there is none."""
 
     def _open_windows(self, settings: Settings) -> EdgeWindows | None:
         """Return what computes windows, if a filter says so, or did: some may be open yet."""
@@ -290,15 +292,16 @@ class ReadingsPath:
             _log.error("what waits in the filters is not in the spool", error=str(error))
 
     async def status(self) -> dict[str, Any]:
-        """Return how lanes, link and window are."""
-        lanes, ring = await self._thread.run(lambda spool: (spool.status, self._keeping.status))
+        """Return how lanes, filters, local work, link and window are."""
+        keeping = self._keeping
+        lanes, ring = await self._thread.run(lambda spool: (spool.status, keeping.status))
         now_ms = wall_ms()
         spool = self._thread.spool
         return {
             "spool": spool.id,
             "life": spool.life,
             "stored": self._store.stored,
-            "filtered": self._keeping.filtered,
+            "filtered": keeping.filtered,
             "confirmed": self._pump.confirmed,
             "given_up": dict(spool.lost),
             "lanes": [
@@ -320,6 +323,14 @@ class ReadingsPath:
                 "reaches_back_ms": now_ms - ring.oldest_ms if ring.oldest_ms else 0,
                 "retention_ms": self._edge.ring.retention_ms,
             },
+            "filters": ring
+            and {
+                "series": keeping.series,
+                "max_series": self._edge.ring.max_series,
+                "sent": keeping.sent,
+                "filtered": keeping.filtered,
+            },
+            "local": self.local_status(),
             "uplink": {
                 "connected": self._link.connected,
                 "why": self._link.trouble,
@@ -330,6 +341,10 @@ class ReadingsPath:
                 "fresh_readings": self._pump.fresh_rows,
             },
         }
+
+    async def filters(self, device: str) -> list[dict[str, Any]]:
+        """Return how the series of a device are filtered."""
+        return await self._thread.run(lambda _: self._keeping.filters_of(device))
 
     async def _keep_house(self) -> None:
         pause_s = min(_EXPIRE_S, (self._edge.spool.expiry_ms or 1e9) / 4_000)

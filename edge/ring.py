@@ -167,9 +167,8 @@ class Ring:
         self._remove(room.give_up)
 
     def _overwrite(self) -> bool:
-        """Remove the oldest segment."""
-        self._lane.seal()
-        oldest = self.segments()[:1]
+        """Remove the oldest segment, but not the newest: a start looks there for what waited."""
+        oldest = self.segments()[:-1][:1]
         self._remove(oldest)
         return bool(oldest)
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from benchmarks.edge.drain import drained
 from benchmarks.edge.intake import taken_in
@@ -20,16 +21,19 @@ PARTS = ("stores", "intake", "wire", "drain", "local")
 _BACKLOG = 10_000_000
 
 
-def run(*, seconds: float, seed: int, only: Sequence[str] = ()) -> list[Measure]:
+def run(
+    *, seconds: float, seed: int, data: Path | None = None, only: Sequence[str] = ()
+) -> list[Measure]:
     """Measure, and return the figures.
 
     :param seconds: length of the timed parts of the intake.
+    :param data: folder of NAB's layout, for what filters leave of it; default: ``data/nab``.
     :param only: parts of ``PARTS``; default: all.
     """
     parts: dict[str, Callable[[], list[Measure]]] = {
         "stores": lambda: compared(_BACKLOG),
         "intake": lambda: taken_in(seconds, _BACKLOG),
-        "wire": lambda: on_the_wire(seed),
+        "wire": lambda: on_the_wire(seed, data),
         "drain": lambda: drained(_BACKLOG),
         "local": lambda: worked(seconds),
     }

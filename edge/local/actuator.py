@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +61,13 @@ class Actuator:
         self._site, self._limit = settings.edge.site, settings.edge.local.max_commands
         self._issue, self._publish, self._wall_ms = issue, publish, wall_ms
         self._waiting: dict[tuple[str, str, str], list[_Message]] = {}
+        self.given: Tally[str] = Tally()
+        """Commands given since the start, of each rule."""
+
+    @property
+    def waiting(self) -> int:
+        """Commands that wait for the site's broker."""
+        return sum(map(len, self._waiting.values()))
 
     def give(self, due: Due, now_ms: int) -> None:
         """Give the commands of a rule for a state; what waited for its broker is out of date.
@@ -115,7 +123,7 @@ class Actuator:
             _NOT_GIVEN.labels("disk").inc()
             _log.error("a rule's command was not stored", rule=rule, device=device, why=str(error))
         else:
-            _GIVEN.labels(rule).inc()
+            self._count(rule)
 
     def _message(
         self, topic: str, device: str, command: Command, due: Due, now_ms: int
@@ -140,8 +148,12 @@ class Actuator:
     def _send(self, message: _Message, rule: str, now_ms: int) -> bool:
         if not self._publish(message.topic, message.payload, message.until_ms - now_ms):
             return False
-        _GIVEN.labels(rule).inc()
+        self._count(rule)
         return True
+
+    def _count(self, rule: str) -> None:
+        self.given[rule] += 1
+        _GIVEN.labels(rule).inc()
 
 
 def commanding(rules: Iterable[Rule]) -> list[Rule]:

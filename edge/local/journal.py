@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from crdt.sqlite_file import LogError, opened
+from edge.local.courier import Message
 from streams.core.alert_states import FIRING
 
 _SCHEMA = """
@@ -19,6 +20,10 @@ CREATE TABLE IF NOT EXISTS alerts (
 );
 CREATE INDEX IF NOT EXISTS alerts_over ON alerts (firing, seq);
 CREATE TABLE IF NOT EXISTS untold (seq INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, endpoint TEXT NOT NULL,
+    queued_ms INTEGER NOT NULL, data BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
 _VERSION = 1
@@ -64,14 +69,17 @@ class Journal:
         changed: Sequence[Mapping[str, Any]],
         to_tell: Iterable[Mapping[str, Any]],
         state: Mapping[str, bytes],
+        messages: Iterable[Message] = (),
     ) -> None:
         """Store alerts that changed and what they follow from, all or none.
 
         :param to_tell: those of them that go up.
+        :param messages: to webhooks of the site.
         :raises LogError: if the disk is full or fails; then nothing of it is stored.
         """
         rows = [(one["id"], int(one["state"] == FIRING), orjson.dumps(one)) for one in changed]
         told = [(orjson.dumps(one),) for one in to_tell]
+        waiting = [(m.id, m.endpoint, m.queued_ms, orjson.dumps(m.alert)) for m in messages]
         try:
             with self._db as db:
                 db.execute("BEGIN IMMEDIATE")
@@ -80,6 +88,11 @@ class Journal:
                     "INSERT OR REPLACE INTO alerts (id, firing, data) VALUES (?, ?, ?)", rows
                 )
                 db.executemany("INSERT INTO untold (data) VALUES (?)", told)
+                db.executemany(
+                    "INSERT OR IGNORE INTO messages (id, endpoint, queued_ms, data) "
+                    "VALUES (?, ?, ?, ?)",
+                    waiting,
+                )
                 db.executemany(
                     "INSERT OR REPLACE INTO state (key, data) VALUES (?, ?)", list(state.items())
                 )
@@ -100,6 +113,29 @@ class Journal:
             self._db.execute("DELETE FROM untold WHERE seq <= ?", (last,))
         except sqlite3.Error as error:
             raise LogError(f"{self._path}: cannot note what was told: {error}") from error
+
+    def messages(self) -> list[Message]:
+        """Return the messages to webhooks of the site that wait, the oldest first.
+
+        :raises LogError: if the file cannot be read.
+        """
+        rows = self._read("SELECT id, endpoint, data, queued_ms FROM messages ORDER BY seq")
+        return [
+            Message(identity, endpoint, orjson.loads(data), queued_ms)
+            for identity, endpoint, data, queued_ms in rows
+        ]
+
+    def finished(self, messages: Iterable[str]) -> None:
+        """Forget messages: they were delivered, or given up.
+
+        :raises LogError: if the disk is full or fails: they wait again after a start.
+        """
+        try:
+            with self._db as db:
+                db.execute("BEGIN IMMEDIATE")
+                db.executemany("DELETE FROM messages WHERE id = ?", [(one,) for one in messages])
+        except sqlite3.Error as error:
+            raise LogError(f"{self._path}: cannot note what was delivered: {error}") from error
 
     def close(self) -> None:
         """Close the file."""

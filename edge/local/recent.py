@@ -59,6 +59,12 @@ class RecentWindows:
             for start_ms in sorted(results)
         ]
 
+    @property
+    def status(self) -> dict[str, int]:
+        """How many results are kept, of how many pairs of a series and a window."""
+        kept = sum(len(found) for device in self._devices.values() for found in device.values())
+        return {"results": kept, "series": self._count, "max_series": self._max_series}
+
     def _put(self, device: str, series: tuple[str, str], result: Result) -> None:
         of_device = self._devices.get(device, {})
         kept = of_device.get(series)

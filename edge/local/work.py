@@ -4,6 +4,7 @@
 
     readings, stored ─▶ evaluation ─▶ alerts ─▶ pacer ─▶ commands, at once
                              │           └─▶ journal, on disk ─▶ the spool's lane ``alerts``
+                             │                          └─▶ courier ─▶ webhooks of the site
                              └─▶ windows ─▶ recent
 
 The evaluation and the journal belong to one thread, all else to the event loop. Nothing here holds
@@ -13,6 +14,7 @@ up the intake: what comes faster than it is evaluated waits, up to a bound.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as Tally
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +26,13 @@ from prometheus_client import Counter, Gauge, Histogram
 from crdt.sqlite_file import LogError
 from edge.errors import SpoolError
 from edge.local.actuator import Actuator, commanding
+from edge.local.courier import Message, SiteCourier, messages_of
 from edge.local.evaluation import Evaluation, Outcome
 from edge.local.journal import Journal
 from edge.local.pacing import Pacer
 from edge.local.recent import RecentWindows
 from edge.model_scores import SiteModels
-from streams.core.alert_states import FIRING
+from streams.core.alert_states import FIRING, TOLD_BY_EDGE
 from streams.core.readings import Readings, concat_readings
 from streams.log import get_logger
 from streams.settings import Settings
@@ -38,6 +41,9 @@ T = TypeVar("T")
 _log = get_logger(__name__)
 _TICK_S = 0.5
 _MAX_ROWS = 10_000
+_SHOWN = 10
+"""Alerts that a status names; ``GET /v1/alerts`` has them all."""
+_SHOWN_OF_ALERT = ("id", "rule", "device", "metric", "severity", "began_ms", "why")
 _ALERTS = Counter("headwater_edge_alerts", "Changes of local alerts.", ["rule", "state"])
 _FIRING = Gauge("headwater_edge_alerts_firing", "Local alerts that fire.")
 _UNTOLD = Gauge("headwater_edge_alerts_unstored", "Changes of alerts that the disk refused so far.")
@@ -77,9 +83,11 @@ class LocalWork:
         :param clock_ms: wall time at the start of the process, and from there on steady.
         :raises LogError: if the journal cannot be used.
         :raises StateError: if what it has is of another version.
+        :raises SettingsError: if a signing secret cannot be read.
         """
         local = settings.edge.local
         self._limits = local
+        self._rules = {rule.name: rule.where for rule in settings.rules if rule.at_edge}
         self._actuator, self._tell = actuator, tell
         self._told_by_cloud = {rule.name for rule in settings.rules if rule.where == "both"}
         self._journal = Journal(settings.edge.data / "alerts.db", local.max_alerts)
@@ -95,8 +103,10 @@ class LocalWork:
             local.max_commands,
         )
         self._pacer.restore(one for one in self._alerts.values() if one["state"] == FIRING)
+        self._courier = SiteCourier(settings, self._journal.messages(), self._delivered)
         self._waiting: deque[Readings] = deque()
         self._rows = 0
+        self._passed_over = 0
         self._arrived = asyncio.Event()
         self._unstored: deque[dict[str, Any]] = deque()
         self._is_behind = True
@@ -112,6 +122,7 @@ class LocalWork:
         while self._rows > self._limits.max_waiting_rows and len(self._waiting) > 1:
             passed_over = len(self._waiting.popleft())
             self._rows -= passed_over
+            self._passed_over += passed_over
             _PASSED_OVER.inc(passed_over)
         self._arrived.set()
 
@@ -123,6 +134,28 @@ class LocalWork:
         """Return local alerts in their last state, the newest change first."""
         return [one for one in reversed(self._alerts.values()) if state in (None, one["state"])]
 
+    def status(self) -> dict[str, Any]:
+        """Return what the site does by itself; counts are of the time since the start."""
+        firing = self.alerts(FIRING)
+        of_rules = Tally(alert["rule"] for alert in firing)
+        given = self._actuator.given
+        return {
+            "rules": [
+                {"rule": name, "where": where, "firing": of_rules[name], "commands": given[name]}
+                for name, where in self._rules.items()
+            ],
+            "firing": len(firing),
+            "newest_firing": [
+                {name: alert[name] for name in _SHOWN_OF_ALERT} for alert in firing[:_SHOWN]
+            ],
+            "windows": self.recent.status,
+            "commands": given.total(),
+            "waiting_commands": self._actuator.waiting,
+            "webhooks": self._courier.status(),
+            "waiting_readings": self._rows,
+            "passed_over": self._passed_over,
+        }
+
     def broker_is_back(self) -> None:
         """Publish commands that waited for the site's broker."""
         self._actuator.flush(self._now_ms())
@@ -130,12 +163,15 @@ class LocalWork:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[list[asyncio.Task[None]]]:
         """Work until the block ends; gives the task that must not end before."""
-        task = asyncio.create_task(self._run(), name="local")
         try:
-            yield [task]
+            async with self._courier.running() as delivering:
+                task = asyncio.create_task(self._run(), name="local")
+                try:
+                    yield [task, *delivering]
+                finally:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             await self._in_thread(self._close)
             self._thread.shutdown()
 
@@ -192,6 +228,7 @@ class LocalWork:
 
     async def _keep(self, alerts: Sequence[dict[str, Any]]) -> None:
         for alert in alerts:
+            self._address(alert)
             _ALERTS.labels(alert["rule"], alert["state"]).inc()
             self._alerts.pop(alert["id"], None)
             self._alerts[alert["id"]] = alert
@@ -201,13 +238,20 @@ class LocalWork:
             _LOST.inc()
         self._forget_over()
         changed = list(self._unstored)
+        queued_ms = self._clock_ms()
+        messages = [
+            message
+            for alert in changed
+            for message in messages_of(alert, alert.get(TOLD_BY_EDGE, ()), queued_ms)
+        ]
         try:
-            await self._in_thread(self._record, changed)
+            await self._in_thread(self._record, changed, messages)
         except LogError as error:
             # Tried again with the next tick; commands were given all the same.
             _log.error("alerts cannot be stored", error=str(error), waiting=len(changed))
         else:
             self._unstored.clear()
+            self._courier.take(messages)
             await self._hand_on()
         _UNTOLD.set(len(self._unstored))
 
@@ -217,10 +261,20 @@ class LocalWork:
         for key in over[: -self._limits.max_alerts]:
             del self._alerts[key]
 
-    def _record(self, changed: Sequence[dict[str, Any]]) -> None:
+    def _address(self, alert: dict[str, Any]) -> None:
+        """Name the webhooks that are told of an alert from here, for the cloud to leave out."""
+        if alert["rule"] not in self._told_by_cloud:
+            endpoints = self._courier.endpoints(alert["tenant"])
+            if endpoints:
+                alert[TOLD_BY_EDGE] = endpoints
+
+    async def _delivered(self, messages: Sequence[str]) -> None:
+        await self._in_thread(self._journal.finished, messages)
+
+    def _record(self, changed: Sequence[dict[str, Any]], messages: Sequence[Message]) -> None:
         up = [alert for alert in changed if alert["rule"] not in self._told_by_cloud]
         state = self._evaluation.state(self._evaluation.keys_of(changed))
-        self._journal.record(changed, up, state)
+        self._journal.record(changed, up, state, messages)
 
     async def _hand_on(self) -> None:
         """Put what is not yet in the spool there."""

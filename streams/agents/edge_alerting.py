@@ -20,7 +20,7 @@ from streams.adapters.strict_json import loads
 from streams.agents.editions import Editions
 from streams.agents.stamps import Stamp
 from streams.agents.telling import Teller
-from streams.core.alert_states import FIRING
+from streams.core.alert_states import FIRING, TOLD_BY_EDGE
 from streams.errors import DecodeError
 from streams.ports import LogicFactory, LogRecord, PartitionLogic, Produce, header, is_time_marker
 from streams.settings import Settings
@@ -38,6 +38,7 @@ _TEXTS = ("rule", "device", "metric", "why")
 _TIMES = ("t_ms", "received_ms", "kafka_ms", "log_ms")
 _NUMBERS = ("value", "score", "expected", "spread")
 _MAX_TEXT = 1_024
+_MAX_ENDPOINTS = 16
 Turn = tuple[str, int]
 """A state, and how often a correction had made the alert fire again by then."""
 
@@ -179,6 +180,9 @@ def _checked(one: Any, site: Mapping[str, str]) -> dict[str, Any]:
         _expect(one, name, type(one.get(name)) is int, "milliseconds")
     _expect(one, "resolved_ms", type(one.get("resolved_ms")) in (int, type(None)), "ms or null")
     _expect(one, "turn", type(one.get("turn", 0)) is int, "a number")
+    names = one.get(TOLD_BY_EDGE, [])
+    are_names = type(names) is list and all(type(name) is str for name in names)
+    _expect(one, TOLD_BY_EDGE, are_names and len(names) <= _MAX_ENDPOINTS, "names of endpoints")
     _expect(one, "sample", type(one.get("sample")) is dict, "an object")
     sample: dict[str, Any] = one["sample"]
     for name in _TIMES:

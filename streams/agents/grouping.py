@@ -245,7 +245,7 @@ class GroupLogic:
                 out += self._outbox.tell(notice.alerts[0], notice.endpoints)
                 continue
             group = self._about(notice)
-            out += self._outbox.tell_group(group, notice.alerts[0], notice.endpoints, offset)
+            out += self._outbox.tell_group(group, notice.alerts, notice.endpoints, offset)
         return out
 
     def _about(self, notice: Notice) -> dict[str, Any]:

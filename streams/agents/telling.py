@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import orjson
@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge
 
 from streams.agents.editions import Edition, Editions
 from streams.agents.routing import mutes_of, routes_of
-from streams.core.alert_states import message_id
+from streams.core.alert_states import TOLD_BY_EDGE, message_id
 from streams.core.grouping import FIRING, Route, labels_of, routes_for
 from streams.core.mutes import Mutes
 from streams.core.placement import group_partition
@@ -69,32 +69,36 @@ class Outbox:
                 message_id(alert["id"], alert["state"], name, alert.get("turn", 0)), name, alert
             )
             for name in (self._ways if endpoints is None else endpoints)
-            if self._takes(name, alert["tenant"])
+            if self._takes(name, [alert])
         ]
 
     def tell_group(
         self,
         group: Mapping[str, Any],
-        alert: Mapping[str, Any],
+        alerts: Sequence[Mapping[str, Any]],
         endpoints: Iterable[str],
         turn: int,
     ) -> list[Produce]:
         """Return a message about a group for each endpoint that takes it.
 
-        :param alert: the first of it, for readers that know of no groups.
+        :param alerts: all that it is about; the first is for readers that know of no groups.
         :param turn: tells the messages of a group apart.
         """
         return [
-            self._message(message_id(group["id"], group["reason"], name, turn), name, alert, group)
+            self._message(
+                message_id(group["id"], group["reason"], name, turn), name, alerts[0], group
+            )
             for name in endpoints
-            if self._takes(name, alert["tenant"])
+            if self._takes(name, alerts)
         ]
 
-    def _takes(self, name: str, tenant: str) -> bool:
+    def _takes(self, name: str, alerts: Sequence[Mapping[str, Any]]) -> bool:
+        if all(name in alert.get(TOLD_BY_EDGE, ()) for alert in alerts):
+            return False
         # Routes may be applied before a process is started with an endpoint that they name. The
         # message waits in the outbox, and is dead there with that reason: it is not lost.
         way = self._ways.get(name)
-        return way is None or way.takes(tenant)
+        return way is None or way.takes(alerts[0]["tenant"])
 
     def _message(
         self,

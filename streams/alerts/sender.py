@@ -17,6 +17,7 @@ from standardwebhooks.webhooks import Webhook as Signer
 
 from streams.alerts.channel import Outcome
 from streams.alerts.guard import pinned_address
+from streams.core.alert_states import TOLD_BY_EDGE
 from streams.errors import DeliveryError, SettingsError
 from streams.log import get_logger
 from streams.settings import Webhook
@@ -194,7 +195,7 @@ def body_of(entry: Mapping[str, Any], queued_ms: int) -> dict[str, Any]:
 
 
 def _data_of(alert: Mapping[str, Any]) -> dict[str, Any]:
-    details = {key: value for key, value in alert.items() if key != "sample"}
+    details = {key: value for key, value in alert.items() if key not in ("sample", TOLD_BY_EDGE)}
     measured = {key: alert["sample"][key] for key in ("value", "score", "expected", "spread")}
     return {**details, **measured}
 

@@ -46,7 +46,7 @@ def status(
     follow: Annotated[bool, typer.Option(help="Show it live, until Ctrl-C")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
 ) -> None:
-    """Show lanes, rates, lag, disk, link, and what was given up.
+    """Show lanes, rates, lag, disk, link, ring and filters, local work, and what was given up.
 
     Examples: headwater edge status, headwater edge status --follow,
     headwater edge status --at http://127.0.0.1:8106 --json

@@ -22,6 +22,8 @@ from streams.core.rules import AnomalyRule, Series
 from streams.core.selectors import Names
 
 PENDING, FIRING, RESOLVED = "pending", "firing", "resolved"
+TOLD_BY_EDGE = "told_by_edge"
+"""Of an alert as JSON: the endpoints that its edge delivers to itself; nobody is told twice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,10 @@ the items that are to be sent, in order. Only real readings are ever sent, none 
 value. :class:`SwingingDoor` sends the corners of a line through the readings; the receiver draws
 straight lines between them. :func:`around` says which stretches of raw readings are near anomalies.
 
+The bound is given, or follows from the noise of the series itself (:mod:`streams.core.noise`):
+``NOISES`` standard deviations of that, as known when a stretch of readings begins that may be left
+out, and for all of the stretch. Until the noise is known it is 0, and what is on no line is sent.
+
 The bound holds for readings with finite values that come in the order of their times. Others, late
 ones and those that the caller wants sent in any case are sent as they are, beside the line: who
 rebuilds it leaves out what is older than its predecessor. A filter that was lost (a crash) begins
@@ -20,30 +24,53 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from streams.core.noise import Noise
 from streams.core.readings import Int64
 
+NOISES = 2.0
+"""Bound of a filter that is given none, in standard deviations of the noise of the series."""
 T = TypeVar("T")
 _EPSILON = float(np.finfo(np.float64).eps)
 _ROUNDING = 8 * _EPSILON
 """Of a sum of values: more than the arithmetic here, and of whoever draws the line, can be off."""
 
 
-class Deadband(Generic[T]):
+class _Bounded:
+    """A bound that is given, or follows from the noise."""
+
+    def __init__(self, bound: float | None, max_gap_ms: int) -> None:
+        """Make a filter that has seen nothing.
+
+        :param bound: in the unit of the values, 0 or more; 0 sends every change. None: it follows
+            from the noise.
+        :param max_gap_ms: greatest distance of event times between two that are sent, unless the
+            readings themselves are further apart.
+        """
+        assert (bound is None or bound >= 0) and max_gap_ms > 0, (bound, max_gap_ms)
+        self._given, self._max_gap_ms = bound, max_gap_ms
+        self._noise = Noise()
+        self.bound = bound or 0.0
+        """The one that is in force, for readings since the last that was sent by itself."""
+
+    def _learn(self, t_ms: int, value: float) -> None:
+        if self._given is None:
+            self._noise = self._noise.seen(t_ms, value)
+
+    def _renew(self) -> None:
+        """Let the bound be what is known now: a stretch of readings begins."""
+        if self._given is None:
+            self.bound = NOISES * self._noise.deviation
+
+
+class Deadband(_Bounded, Generic[T]):
     """Sends a reading if it is further than *bound* from the last one sent, or *max_gap_ms* later.
 
     The value that the receiver holds is never further than *bound* from a reading that is not sent.
     """
 
-    def __init__(self, bound: float, max_gap_ms: int) -> None:
-        """Make a filter that has seen nothing.
-
-        :param bound: in the unit of the values, 0 or more; 0 sends every change.
-        :param max_gap_ms: greatest distance of event times between two that are sent, unless the
-            readings themselves are further apart.
-        """
-        assert bound >= 0 and max_gap_ms > 0, (bound, max_gap_ms)
-        self._bound = bound
-        self._max_gap_ms = max_gap_ms
+    def __init__(self, bound: float | None, max_gap_ms: int) -> None:
+        """Make a filter that has seen nothing; parameters as of :class:`_Bounded`."""
+        super().__init__(bound, max_gap_ms)
         self._t_ms = -1
         self._value = 0.0
 
@@ -52,10 +79,13 @@ class Deadband(Generic[T]):
         since_ms = t_ms - self._t_ms
         if since_ms < 0:
             return (item,)
-        is_near = abs(value - self._value) <= self._bound and since_ms < self._max_gap_ms
+        if isfinite(value):
+            self._learn(t_ms, value)
+        is_near = abs(value - self._value) <= self.bound and since_ms < self._max_gap_ms
         if is_near and self._t_ms >= 0:
             return ()
         self._t_ms, self._value = t_ms, value
+        self._renew()
         return (item,)
 
     @property
@@ -71,7 +101,7 @@ class Deadband(Generic[T]):
         return ()
 
 
-class SwingingDoor(Generic[T]):
+class SwingingDoor(_Bounded, Generic[T]):
     """Sends the corners of a line that passes every reading at *bound* or nearer.
 
     From the last corner, each reading lets through the lines that pass it within the bound: two
@@ -83,11 +113,9 @@ class SwingingDoor(Generic[T]):
     and lines can miss readings by twice the bound.
     """
 
-    def __init__(self, bound: float, max_gap_ms: int) -> None:
-        """Make a filter that has seen nothing; parameters as of :class:`Deadband`."""
-        assert bound >= 0 and max_gap_ms > 0, (bound, max_gap_ms)
-        self._bound = bound
-        self._max_gap_ms = max_gap_ms
+    def __init__(self, bound: float | None, max_gap_ms: int) -> None:
+        """Make a filter that has seen nothing; parameters as of :class:`_Bounded`."""
+        super().__init__(bound, max_gap_ms)
         self._corner: tuple[int, float] | None = None
         self._waiting: tuple[int, float, T] | None = None
         self._low, self._high = -inf, inf
@@ -98,10 +126,12 @@ class SwingingDoor(Generic[T]):
         if not isfinite(value):
             return (item,)
         if corner is None:
+            self._learn(t_ms, value)
             self._begin(t_ms, value)
             return (item,)
         if t_ms <= (corner[0] if waiting is None else waiting[0]):
             return (item,)
+        self._learn(t_ms, value)
         if waiting is None:
             return self._wait(t_ms, value, item)
         slope = (value - corner[1]) / (t_ms - corner[0])
@@ -132,6 +162,7 @@ class SwingingDoor(Generic[T]):
     def _begin(self, t_ms: int, value: float) -> None:
         self._corner, self._waiting = (t_ms, value), None
         self._low, self._high = -inf, inf
+        self._renew()
 
     def _wait(self, t_ms: int, value: float, item: T) -> tuple[T, ...]:
         """Let a reading wait, and close the doors for it."""
@@ -140,8 +171,10 @@ class SwingingDoor(Generic[T]):
         if t_ms - begin_ms >= self._max_gap_ms:
             self._begin(t_ms, value)
             return (item,)
-        slack = self._bound - _ROUNDING * (abs(value) + abs(begin) + self._bound)
         rise, run = value - begin, t_ms - begin_ms
+        slack = self.bound - _ROUNDING * (abs(value) + abs(begin) + self.bound)
+        if not rise:
+            slack = max(0.0, slack)  # between equal values nothing is rounded
         self._low = max(self._low, (rise - slack) / run)
         self._high = min(self._high, (rise + slack) / run)
         self._waiting = (t_ms, value, item)

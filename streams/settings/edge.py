@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from streams.settings.addresses import Broker, LocalBroker
 from streams.settings.broker import LocalMqtt
 from streams.settings.intake import Intake
-from streams.settings.sections import Ms, Positive, Section
+from streams.settings.sections import Ms, Positive, Section, Webhook
 
 _SPAN = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -163,6 +163,8 @@ class EdgeLocal(Section):
     max_commands: Positive = 10_000
     """Pairs of a rule and a device of which the last command is remembered, and published commands
     that wait for the site's broker; further ones are not given, and counted."""
+    max_messages: Positive = 10_000
+    """Messages that wait for ``edge.webhooks``; beyond, the oldest are given up, and counted."""
 
 
 class Edge(Section):
@@ -199,3 +201,18 @@ class Edge(Section):
     uplink: EdgeUplink = EdgeUplink()
     models: EdgeModels = EdgeModels()
     local: EdgeLocal = EdgeLocal()
+    webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
+    """Endpoints on the site's network: the edge itself tells them of alerts of rules with
+    ``where = "edge"``, uplink or not. The cloud leaves an endpoint of the same name out then.
+    ``chart`` is not drawn here."""
+
+    @field_validator("webhooks")
+    @classmethod
+    def _can_be_told(cls, webhooks: tuple[Webhook, ...]) -> tuple[Webhook, ...]:
+        names = [hook.name for hook in webhooks]
+        for hook in webhooks:
+            if names.count(hook.name) > 1:
+                raise ValueError(f"the name {hook.name!r} is used twice")
+            if hook.chart:
+                raise ValueError(f"{hook.name!r}: charts are drawn from the lake, not at an edge")
+        return webhooks

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from streams.settings.sections import Ms, Positive, Section
 
 Globs = Annotated[tuple[str, ...], Field(min_length=1)]
-_BOUNDED = ("deadband", "swinging-door")
 _ALONE = {"around_ms": "windows-and-anomalies", "score_over": "windows-and-anomalies"}
 
 
@@ -31,7 +30,8 @@ class Filter(Section):
     their ``[[windows]]``, computed at the edge in place of the cloud's. ``windows-and-anomalies``
     sends the readings around anomalies, too."""
     bound: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """Greatest error of what is rebuilt, in the unit of the metric."""
+    """Greatest error of what is rebuilt, in the unit of the metric. Without one it follows from the
+    noise of each series (docs/edge.md)."""
     max_gap_ms: Positive = 30_000
     """Event time between two that are sent, at most, unless the readings are further apart; below
     ``devices.idle_ms``, or windows of a quiet series are told as provisional."""
@@ -44,15 +44,11 @@ class Filter(Section):
     is if left out."""
 
     @model_validator(mode="after")
-    def _has_a_bound(self) -> Filter:
+    def _may_have_a_bound(self) -> Filter:
         if self.mode == "all" and self.bound is not None:
             raise ValueError("mode 'all' takes no bound: nothing is left out")
         if self.is_windowed and self.bound is not None:
             raise ValueError(f"mode {self.mode!r} takes no bound: windows are of all readings")
-        if self.mode in _BOUNDED and self.bound is None:
-            raise ValueError(
-                f"mode {self.mode!r} needs a bound, the greatest error in the unit of the metric"
-            )
         for name, mode in _ALONE.items():
             if name in self.model_fields_set and self.mode != mode:
                 raise ValueError(f"{name} is of mode {mode!r}, and this is {self.mode!r}")

@@ -8,14 +8,17 @@ from queue import Queue
 import orjson
 import paho.mqtt.client as mqtt_client
 from aiokafka import AIOKafkaConsumer
+from standardwebhooks.webhooks import Webhook as Signer
 
 from streams.agents.edge_alerting import make_edge_alerting
+from streams.alerts.secrets import new_secret
 from streams.services.ports import free_port
 from streams.settings import Settings
 from streams.testing import Driver
 from streams.topics import EDGE_ALERTS
 from tests.integration.edge_child import edge_node
 from tests.integration.gateway_child import gateway, publish, publisher, unique
+from tests.integration.test_alerts import Receiver
 from tests.integration.test_edge_readings import broker_of_the_site, coap_get
 from tests.waiting import eventually, eventually_async
 
@@ -94,6 +97,9 @@ def test_a_site_without_an_uplink_acts_by_itself_also_after_a_kill(tmp_path: Pat
         assert eventually(lambda: edge.waiting("alerts")) == 1
         windows = edge.get("/v1/devices/boiler/windows?metric=t&window=each")
         assert [one["mean"] for one in windows] == [20.0, 90.0]
+        local = edge.status()["local"]
+        assert local["rules"] == [{"rule": "hot", "where": "edge", "firing": 1, "commands": 2}]
+        assert [one["id"] for one in local["newest_firing"]] == [alert["id"]]
 
         edge.kill()
         edge.start()
@@ -104,6 +110,40 @@ def test_a_site_without_an_uplink_acts_by_itself_also_after_a_kill(tmp_path: Pat
         eventually(lambda: edge.get("/v1/alerts")[0]["state"] == "resolved")
         assert eventually(lambda: edge.waiting("alerts") == 2)
         assert heard.empty()
+
+
+def test_a_site_without_an_uplink_tells_its_own_webhook_also_after_a_kill(tmp_path: Path) -> None:
+    secret = new_secret()
+    (tmp_path / "secret").write_text(secret)
+    rules = CONFIG.split("[[rules.commands]]", maxsplit=1)[0]
+    with Receiver() as receiver:
+        hook = (
+            f'[[edge.webhooks]]\nname = "pager"\nurl = "http://127.0.0.1:{receiver.port}/"\n'
+            f'secret_file = "{tmp_path}/secret"\nallow_private = true\n'
+        )
+        nowhere = f"mqtt://127.0.0.1:{free_port()}"
+        with edge_node(nowhere, tmp_path, "north", rules + hook) as edge:
+            receiver.answers.extend([503] * 1_000)
+            rows = [
+                {"device": "boiler", "t_ms": 1_750_000_000_000 + n, "boot": 1, "seq": n, "t": t}
+                for n, t in enumerate([20.0, 90.0, 90.0])
+            ]
+            assert edge.post(rows).status_code == 202
+            eventually(lambda: receiver.got)
+            (told,) = edge.status()["local"]["webhooks"]
+            assert (told["name"], told["waiting"], told["delivered"]) == ("pager", 1, 0)
+            edge.kill()
+            receiver.answers.clear()
+            edge.start()
+            eventually(lambda: edge.status()["local"]["webhooks"][0]["delivered"] == 1)
+            (alert,) = edge.get("/v1/alerts")
+    headers, body = receiver.got[-1]
+    data = Signer(secret).verify(body, headers)["data"]
+    assert (data["id"], data["state"], data["rule"]) == (alert["id"], "firing", "hot")
+    # However often it was tried: one message.
+    assert len(set(receiver.ids())) == 1
+    # The cloud is told who knows of it already.
+    assert alert["told_by_edge"] == ["pager"]
 
 
 async def test_windows_can_be_read_over_coap(tmp_path: Path) -> None:

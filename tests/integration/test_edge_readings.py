@@ -181,6 +181,8 @@ async def test_a_filtered_series_goes_up_as_corners_and_lies_whole_in_the_ring(
         assert edge.post(rows(device, 0, 50)).status_code == 202
         await have({0.0})
         assert edge.status()["filtered"] == 49
+        told = {"series": 1, "max_series": 20_000, "sent": 1, "filtered": 49}
+        assert edge.status()["filters"] == told
         edge.kill()
         edge.start()
         await have({0.0, 49.0})

@@ -274,6 +274,23 @@ def test_readings_of_bad_quality_or_without_a_time_go_up(quality: int) -> None:
     assert (offered.up.seq[0] == -1) == (quality == BAD)
 
 
+def test_without_a_bound_a_restart_sends_more_and_the_new_bound_is_learnt_anew() -> None:
+    rng = np.random.default_rng(4)
+    rows = [("d", "t", 1_000 * n, float(v)) for n, v in enumerate(rng.normal(20, 0.5, 400))]
+    free = Filter(mode="swinging-door", max_gap_ms=10**9)
+    whole, first, again = (Filters([free], 10) for _ in range(3))
+    sent = len(whole.offer(of(rows)).up)
+    assert sent < 200
+    parts = [first.offer(of(rows[:200])), again.offer(of(rows[200:]))]
+    # The warm-up of the second life goes up whole.
+    assert len(parts[1].up) > 32
+    assert sent < sum(len(part.up) for part in parts)
+    (shown,) = whole.of_device("d")
+    assert (shown["metric"], shown["mode"], shown["bound_by"]) == ("t", "swinging-door", "noise")
+    assert 0.5 < shown["bound"] < 2
+    assert Filters([DOOR], 1).of_device("d") == []
+
+
 def test_series_beyond_the_bound_go_up_whole() -> None:
     filters = Filters([BAND], 1)
     rows = [(device, "p", n, 0.0) for n in range(10) for device in ("a", "b")]

@@ -97,6 +97,20 @@ def test_the_first_goes_at_once_and_the_rest_together():
     assert scene.at(332 + 300, alert("e")) == ["e firing"]
 
 
+def test_an_endpoint_that_edges_tell_themselves_hears_of_nothing_twice():
+    scene = Scene(listed=1, endpoints=["hook", "boss"])
+
+    def told(name, **more):
+        return alert(name) | {"told_by_edge": ["hook"]} | more
+
+    assert scene.at(1, told("a")) == ["boss: a firing"]
+    assert scene.at(2, told("b"), told("c")) == []
+    assert scene.at(31) == ["boss: changed 2"]
+    # One that nobody has told it of, beyond those that are listed.
+    assert scene.at(40, told("d"), alert("e")) == []
+    assert scene.at(331) == ["changed 2", "boss: changed 2"]
+
+
 def test_groups_do_not_wait_for_each_other():
     scene = Scene()
     assert scene.at(1, alert("a"), alert("b", site="south")) == ["a firing", "b firing"]

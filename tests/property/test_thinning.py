@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.core.thinning import Deadband, SwingingDoor, around
+from streams.core.noise import WARM_UP, Noise
+from streams.core.thinning import NOISES, Deadband, SwingingDoor, around
 
 Series = list[tuple[int, float]]
 
@@ -85,6 +86,55 @@ def test_a_flush_in_between_sends_what_waits_and_the_bound_stays(
         (t0, v0), (t1, v1) = given[one], given[other]
         for t_ms, value in given[one + 1 : other]:
             assert abs(v0 + (v1 - v0) * ((t_ms - t0) / (t1 - t0)) - value) <= bound
+
+
+@given(series(), st.integers(WARM_UP, 3 * WARM_UP), st.data())
+def test_without_a_bound_each_stretch_keeps_the_one_that_was_known_when_it_began(
+    given: Series, calm: int, draw: st.DataObject
+) -> None:
+    # A noisy beginning, so that something is left out.
+    rng = np.random.default_rng(draw.draw(st.integers(0, 2**32)))
+    t_ms, value = given[0]
+    spread = draw.draw(st.sampled_from([1e-3, 1.0, 1e6]))
+    begin = [(t_ms - 1_000 * n, value + spread * float(rng.normal())) for n in range(calm, 0, -1)]
+    given = [*begin, *given]
+    door: SwingingDoor[int] = SwingingDoor(None, 10**12)
+    noise, sent, bounds = Noise(), [], {}
+    for at, (t_ms, value) in enumerate(given):
+        noise = noise.seen(t_ms, value)
+        for item in door.offer(t_ms, value, at):
+            # Of what had come until then, and of nothing that came later.
+            bounds[item] = NOISES * noise.deviation
+            sent.append(item)
+    sent += door.flush()
+    check_sent(given, sent, 10**12)
+    for one, other in pairwise(sent):
+        (t0, v0), (t1, v1) = given[one], given[other]
+        for t_ms, value in given[one + 1 : other]:
+            assert abs(v0 + (v1 - v0) * ((t_ms - t0) / (t1 - t0)) - value) <= bounds[one]
+
+
+@given(series())
+def test_a_deadband_without_a_bound_keeps_the_one_that_was_known_when_it_sent(
+    given: Series,
+) -> None:
+    given = [*given, *((t_ms + 10**9, value) for t_ms, value in given)]
+    door: Deadband[int] = Deadband(None, 10**12)
+    noise, held, bound = Noise(), 0.0, 0.0
+    for at, (t_ms, value) in enumerate(given):
+        noise = noise.seen(t_ms, value)
+        if door.offer(t_ms, value, at):
+            held, bound = value, NOISES * noise.deviation
+        assert door.bound == bound
+        assert abs(held - value) <= bound
+
+
+def test_without_a_bound_a_series_that_stands_still_is_sent_at_its_changes() -> None:
+    steps = [(1_000 * n, 20.5 + n // 50) for n in range(200)]
+    assert thinned(SwingingDoor(None, 10**9), steps) == [
+        0, 49, 50, 99, 100, 149, 150, 199
+    ]  # fmt: skip
+    assert thinned(Deadband(None, 10**9), steps) == [0, 50, 100, 150]
 
 
 def test_a_straight_line_is_two_readings_and_a_plateau_one_deadband() -> None:

@@ -1,4 +1,8 @@
-"""Whatever dies between a device and Kafka: what the edge accepted is there, counted once."""
+"""Whatever dies between a device and Kafka: what the edge accepted is there, counted once.
+
+Of a filtered device it is there or in the ring, and a line through what is there is near all of it.
+``headwater audit`` says so, too.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,20 @@ import logging
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import sin
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import orjson
 import pytest
 
 from streams.sim.proxy import Proxy
@@ -29,16 +37,33 @@ from tests.wall_clock import WallClock
 
 _ROWS = 50
 _HOUR_MS = 3_600_000
+_BOUND = 0.6
+_FILTER = f"""
+[[filters]]
+devices = ["thin-*"]
+mode = "swinging-door"
+bound = {_BOUND}
+"""
+
+
+def wave(n: int) -> float:
+    """The value of a filtered device: a course, and noise that a filter leaves out."""
+    return 10 * sin(n / 40) + n * 7_919 % 101 / 101
 
 
 class Sender:
-    """A device that posts numbered readings, and each again until the edge has accepted it."""
+    """Two devices that post numbered readings, and each again until the edge has accepted it."""
 
     def __init__(self, edge: EdgeChild, device: str) -> None:
         self._edge, self.device = edge, device
+        self.thin = f"thin-{device}"
+        """The one that the edge filters."""
         self._rng = random.Random(device)
         self._stop = threading.Event()
         self.accepted = 0
+        """Readings of each."""
+        self.posted = 0
+        """Readings of each that were posted, repetitions and failures included."""
         self._thread = threading.Thread(target=self._send)
 
     def _send(self) -> None:
@@ -49,8 +74,11 @@ class Sender:
 
     def _post(self, numbers: Sequence[int]) -> bool:
         rows = [
-            {"device": self.device, "t_ms": 1 + n, "boot": 1, "seq": n, "m": n} for n in numbers
+            {"device": device, "t_ms": 1 + n, "boot": 1, "seq": n, "m": value(n)}
+            for device, value in ((self.device, int), (self.thin, wave))
+            for n in numbers
         ]
+        self.posted += len(numbers)
         try:
             return self._edge.post(rows).status_code == 202
         except httpx.HTTPError:
@@ -186,30 +214,37 @@ def running(servers: Servers, folder: Path) -> Iterator[tuple[dict[str, Act], Se
             f"mqtt://127.0.0.1:{link.port}",
             folder,
             unique("site"),
+            _FILTER,
             clock=clock,
             HEADWATER_EDGE__DATA=str(disk / "edge"),
             HEADWATER_EDGE__SPOOL__EXPIRY_MS=str(_HOUR_MS // 2),
+            HEADWATER_EDGE__RING__MAX_BYTES=str(1 << 24),
             HEADWATER_BROKER__KEEPALIVE_S="2",
         ) as edge,
         Sender(edge, unique("dev")) as sender,
     ):
         yield acts(Site(servers, link, cloud, edge, sender, clock, disk)), sender
         sender.__exit__()
-        eventually(lambda: edge.waiting() == 0, within_s=90, what="all is up")
         assert edge.status()["given_up"] == {}
-        assert edge.waiting("losses") == 0
+        # An orderly stop stores what waits in the filter, and how much was filtered.
+        assert edge.stop() == 0
+        edge.start()
+        for lane in ("readings", "losses"):
+            eventually(lambda: edge.waiting(lane) == 0, within_s=90, what="all is up")  # noqa: B023 called at once
+        assert edge.status()["given_up"] == {}
 
 
-def told(servers: Servers, folder: Path, story: Story) -> tuple[str, int]:
-    """Play a story to its end; return the device and how many readings were accepted."""
+def told(servers: Servers, folder: Path, story: Story) -> Sender:
+    """Play a story to its end; return who sent."""
     with running(servers, folder) as (possible, sender):
         story(possible, sender)
-    return sender.device, sender.accepted
+    return sender
 
 
 async def play(servers: Servers, folder: Path, story: Story) -> None:
     """Play a story; then every number that was accepted is in Kafka, and no other."""
-    device, count = await asyncio.to_thread(told, servers, folder, story)
+    sender = await asyncio.to_thread(told, servers, folder, story)
+    device, count = sender.device, sender.accepted
     arrived = await reader(servers.addresses["kafka"])
     try:
         await arrived.consumer.seek_to_beginning()
@@ -223,8 +258,51 @@ async def play(servers: Servers, folder: Path, story: Story) -> None:
         found = set(arrived.of(device))
         assert set(range(count)) <= found <= set(range(count + _ROWS))
         assert numbered_as_sent(arrived, device)
+        assert farthest_off(arrived, sender.thin, count) <= 2 * _BOUND + 1e-9
     finally:
         await arrived.consumer.stop()
+    report = await audited(servers, folder)
+    (counted,) = [one for one in report["devices"] if one["device"] == device]
+    assert counted["accepted"] == len(found)
+    (thin,) = [one for one in report["edges"] if one["device"] == sender.thin]
+    assert count <= thin["measured"] <= sender.posted
+    assert thin["measured"] == thin["sent"] + thin["filtered"]
+    assert thin["filtered"] > 0
+    assert thin["sent"] <= thin["in_log"]
+
+
+async def audited(servers: Servers, folder: Path) -> dict[str, Any]:
+    """Return the report of ``headwater audit``; every identity holds."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "streams.cli.main", "audit", "--json"),
+        env=servers.env(folder, HEADWATER_SINK__TARGETS="[]"),
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    report: dict[str, Any] = orjson.loads(out)
+    assert (process.returncode, report["problems"]) == (0, [])
+    return report
+
+
+def farthest_off(arrived: Arrived, device: str, count: int) -> float:
+    """Return how far a filtered device is off the line through its readings in Kafka.
+
+    Each stretch between two corners keeps the bound. With readings that came again, or that a start
+    sent once more, the line has further corners of the same stretch, and twice the bound holds.
+    """
+    points: dict[int, float] = {}
+    for _, readings in arrived.readings:
+        if device in readings.device.values:
+            mine = readings.device.codes == readings.device.values.index(device)
+            points |= dict(
+                zip(readings.t_ms[mine].tolist(), readings.value[mine].tolist(), strict=True)
+            )
+    assert all(value == wave(t_ms - 1) for t_ms, value in points.items())
+    t_ms = np.asarray(sorted(points))
+    wanted = np.arange(count)
+    line = np.interp(1 + wanted, t_ms, [points[one] for one in t_ms.tolist()])
+    return float(np.abs(line - [wave(n) for n in wanted.tolist()]).max())
 
 
 def numbered_as_sent(arrived: Arrived, device: str) -> bool:

@@ -52,6 +52,18 @@ def test_a_state_of_an_alert_is_told_once_however_often_it_comes(tmp_path) -> No
     assert driver.rows(REJECTED) == []
 
 
+def test_an_endpoint_that_the_edge_has_told_is_not_told_again(tmp_path) -> None:
+    driver = Driver(make_edge_alerting(settings(tmp_path)))
+    driver.send(orjson.dumps(an_alert(told_by_edge=["ops"])), at_ms=1, headers=SITE)
+    assert len(states(driver)) == 1
+    assert driver.rows(DELIVERIES) == []
+    # Where the names differ, the endpoint is another one.
+    over = an_alert(told_by_edge=["site"], state="resolved", resolved_ms=9_000)
+    driver.send(orjson.dumps(over), at_ms=2, headers=SITE)
+    (message,) = driver.rows(DELIVERIES)
+    assert (message["endpoint"], message["alert"]["state"]) == ("ops", "resolved")
+
+
 def test_a_crash_before_the_checkpoint_tells_the_same_again(tmp_path) -> None:
     driver = Driver(make_edge_alerting(settings(tmp_path)))
     made = driver.send(orjson.dumps(an_alert()), at_ms=1, headers=SITE)
@@ -79,6 +91,8 @@ def test_the_oldest_alerts_are_forgotten(tmp_path) -> None:
         ({"state": "on"}, "expected firing or resolved or retracted"),
         ({"severity": 1}, "expected info or warning or critical"),
         ({"why": "x" * 2_000}, "expected a text"),
+        ({"told_by_edge": "ops"}, "told_by_edge: found 'ops'; expected names of endpoints"),
+        ({"told_by_edge": [1]}, "expected names of endpoints"),
         ({"fired_ms": None}, "fired_ms: found None; expected milliseconds"),
         ({"resolved_ms": "now"}, "expected ms or null"),
         ({"sample": []}, "sample: found []; expected an object"),

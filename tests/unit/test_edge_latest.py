@@ -88,6 +88,9 @@ class Path1:
     async def status(self) -> dict[str, object]:
         return {"stored": 1}
 
+    async def filters(self, device: str) -> list[dict[str, object]]:
+        return [{"metric": "m", "bound": 0.5}] if device == "a" else []
+
 
 async def test_http_shows_latest_readings_and_why_none_come(node: EdgeNode) -> None:
     path = Path1()
@@ -104,6 +107,8 @@ async def test_http_shows_latest_readings_and_why_none_come(node: EdgeNode) -> N
         ready = await http.get("/readyz")
         assert (ready.status_code, ready.json()["why"]) == (503, "the local broker is away")
         assert (await http.get("/v1/status")).json()["stored"] == 1
+        assert (await http.get("/v1/devices/a/filters")).json()[0]["bound"] == 0.5
+        assert (await http.get("/v1/devices/b/filters")).json() == []
 
 
 def test_fields_of_a_twin_say_which_of_them_changed(node: EdgeNode) -> None:

@@ -80,8 +80,9 @@ class Site:
         self.commands: list[tuple[str, Any]] = []
         self.told: list[dict[str, Any]] = []
         self.spool_fails = False
+        self.now_ms = 1_000
         actuator = Actuator(given, self._issue, lambda *_: False, lambda: 5)
-        self.work = LocalWork(given, actuator, self._tell, lambda: 1_000)
+        self.work = LocalWork(given, actuator, self._tell, lambda: self.now_ms)
 
     def _issue(self, device: str, command: Command) -> None:
         self.commands.append((device, command.args))
@@ -109,6 +110,14 @@ async def test_a_reading_over_the_bound_is_told_shown_and_acted_on(tmp_path: Pat
         assert len({one["id"] for one in site.told}) == 1
         assert site.commands == [("fan-d", {"on": True}), ("fan-d", {"on": False})]
         assert states(site.work.alerts()) == [("hot", "resolved"), ("warm", "firing")]
+        status = site.work.status()
+        assert status["rules"] == [
+            {"rule": "hot", "where": "edge", "firing": 0, "commands": 2},
+            {"rule": "warm", "where": "both", "firing": 1, "commands": 0},
+        ]
+        assert (status["firing"], status["commands"], status["waiting_readings"]) == (1, 2, 0)
+        assert [one["rule"] for one in status["newest_firing"]] == ["warm"]
+        assert status["windows"] == {"results": 5, "series": 1, "max_series": 20_000}
         assert [one["mean"] for one in site.work.recent.device("d") or ()] == [
             *(20, 90, 75, 60, 60)
         ]
@@ -128,6 +137,33 @@ async def test_an_alert_across_a_start_is_not_acted_on_again_and_resolves(tmp_pa
     assert states(again.told) == [("hot", "resolved")]
     assert again.told[0]["id"] == first.told[0]["id"]
     assert again.commands == [("fan-d", {"on": False})]
+
+
+async def test_the_last_window_of_a_series_that_falls_silent_is_judged_by_time(
+    tmp_path: Path,
+) -> None:
+    hot = {"name": "hot", "kind": "threshold", "window": "1s", "over": 80.0, "where": "edge"}
+    given = Settings(
+        windows=[Window(name="1s", size_ms=1_000)],
+        devices={"idle_ms": 5_000, "idle_final_ms": 9_000},
+        rules=[Rule(**hot, resolve_ms=0)],
+        edge=Edge(site="north", data=tmp_path),
+    )
+    site = Site(given)
+
+    def reasons() -> list[str]:
+        return [one["reason"] for one in site.work.recent.device("d") or ()]
+
+    async with site.work.running():
+        site.work.take(readings(90.0))
+        await eventually_async(_coroutine(lambda: site.work.status()["waiting_readings"] == 0))
+        assert reasons() == []
+        # No reading comes any more, and the clock goes on: as in the cloud, without a marker.
+        site.now_ms += 5_001
+        await eventually_async(_coroutine(lambda: reasons() == ["provisional"]))
+        site.now_ms += 4_000
+        await eventually_async(_coroutine(lambda: reasons() == ["idle"]))
+        await eventually_async(_coroutine(lambda: states(site.told) == [("hot", "firing")]))
 
 
 async def test_alerts_that_the_spool_refused_are_told_later(tmp_path: Path) -> None:
@@ -186,8 +222,10 @@ def test_what_waited_for_the_broker_is_replaced_by_what_holds_now(tmp_path: Path
     actuator.give(due("firing"), 0)
     actuator.give(due("resolved"), 10)
     broker.is_there = True
+    assert (actuator.waiting, actuator.given.total()) == (1, 0)
     actuator.flush(20)
     actuator.flush(30)
+    assert (actuator.waiting, actuator.given["hot"]) == (0, 1)
     ((topic, told),) = broker.sent
     assert topic == "plant/d/set"
     assert told["args"] == {"on": False}

@@ -57,6 +57,8 @@ def test_on_a_full_disk_the_ring_gives_its_own_room_and_then_refuses(tmp_path: P
     disk.free_bytes = 0
     with pytest.raises(SpoolFullError, match="the disk is full"):
         put(ring, 11)
+    # What a start looks for is there.
+    assert held(ring)[-1] == 10
 
 
 def test_damage_costs_the_record_that_it_is_in(tmp_path: Path) -> None:

@@ -128,3 +128,5 @@ def test_a_message_for_an_endpoint_that_the_file_lacks_is_not_lost():
     (made,) = outbox.tell(alert, ["hook", "newer"])
     assert orjson.loads(made.value)["endpoint"] == "newer"
     assert outbox.tell(alert) == []
+    # What the edge itself delivers to an endpoint of that name is not delivered again.
+    assert outbox.tell(alert | {"told_by_edge": ["newer"]}, ["hook", "newer"]) == []
