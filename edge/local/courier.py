@@ -115,7 +115,7 @@ class SiteCourier:
                 self._out.append(message.id)
                 _give_up(message, "unknown")
             elif message.id not in endpoint.messages:
-                left = left_s(self._give_up_s, message.queued_ms / 1000, wall_s)
+                left = left_s(self._give_up_s, wall_s - message.queued_ms / 1000)
                 message.give_up_s = now_s + left
                 endpoint.messages[message.id] = message
                 self._count += 1
