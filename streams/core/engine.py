@@ -388,15 +388,15 @@ class StreamEngine:
     # -- bookkeeping --------------------------------------------------------------------
 
     def _count(self, device: Int32, rows: LogRows, verdict: UInt8) -> None:
-        devices, r = self.registry.devices, rows.readings
+        r, reg = rows.readings, self.registry
         for kind in Class:
             hit = verdict == kind
             if hit.any():
-                np.add.at(devices[COLUMNS[kind]], device[hit], 1)
+                reg.count(COLUMNS[kind], device[hit])
         nameless = (
             (verdict == Class.ACCEPTED) & (r.seq == ABSENT) & (r.quality & TIME_OF_RECEIPT != 0)
         )
-        np.add.at(devices[COLUMNS[UNIDENTIFIED]], device[nameless], 1)
+        reg.count(COLUMNS[UNIDENTIFIED], device[nameless])
 
     def _count_refused(self, device: Int32, rows: Int64, definition: int) -> None:
         """Count rows that a limit of one definition kept out as late for it."""
