@@ -161,7 +161,6 @@ class Evaluation:
     def _detect(self, folded: Folded, out: Outcome) -> None:
         if self._watch is None or not len(folded.rows):
             return
-        self._watch.grow(self._engine.registry.series.n)
         scores = self._watch.scores(folded, self._engine.registry, self._settings.metrics)
         if scores is not None:
             self._alerted(self._scores.observe(scores, self._now_ms), out)

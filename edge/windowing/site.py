@@ -193,7 +193,6 @@ class SiteWindows:
         except ValueError as error:
             raise StateError(f"the windows of this edge: {error}") from error
         if self._watch is not None:
-            self._watch.grow(self._engine.registry.series.n)
             if "detector" in state:
                 self._watch.put(series, state)
 
@@ -202,7 +201,6 @@ class SiteWindows:
         devices = np.flatnonzero(engine.registry.devices["shard"] == shard)
         state = snapshots.snapshot(engine, shard)
         if self._watch is not None:
-            self._watch.grow(engine.registry.series.n)
             state |= self._watch.take(snapshots.series_of(engine, devices))
         return state
 
@@ -259,7 +257,6 @@ class SiteWindows:
 
     def _flag(self, folded: Folded, out: Outcome) -> None:
         assert self._watch is not None
-        self._watch.grow(self._engine.registry.series.n)
         scores = self._watch.scores(folded, self._engine.registry, self._settings.metrics)
         if scores is None:
             return

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streams.adapters.rows import check_name
+from streams.adapters.rows import MAX_NAME, check_name
+from streams.core.device_names import MANY
+from streams.core.index import ABSENT
+from streams.core.name_table import Behind, NameTable
 from streams.core.readings import Int32, Labels
 from streams.errors import DecodeError
 from streams.ports import LogRecord, header
@@ -27,30 +30,51 @@ class RecordNames:
         self._begin()
 
     def _begin(self) -> None:
-        """Number anew; the lists of before stay with the labels that were given out."""
+        """Number anew; the names of before stay with the labels that were given out."""
         self._codes: dict[bytes | None, int] = {}
         self._tenant: list[str] = []
-        self._device: list[str] = []
+        self._listed: list[str] = []
         self._tenants: set[str] = set()
+        self._table: NameTable | None = None
+        self._device: Sequence[str] = self._listed
 
-    def _learn(self, key: bytes | None) -> None:
-        tenant, device = _owner(key)
-        self._codes[key] = len(self._device)
-        self._tenant.append(tenant)
-        self._device.append(device)
-        self._tenants.add(tenant)
+    def _learn(self, keys: Sequence[bytes | None]) -> None:
+        """Number new keys, which are distinct.
+
+        :raises DecodeError: as :meth:`owner`; then none of them is numbered.
+        """
+        owners = _plain_owners(keys) or [_owner(key) for key in keys]
+        self._tenants.update(tenant for tenant, _ in owners)
+        end = len(self._device)
+        if self._table is not None:
+            named = [key for key in keys if key is not None]
+            self._table.put(named, np.arange(end, end + len(named), dtype=np.int32))
+            return
+        self._codes.update(zip(keys, range(end, end + len(keys)), strict=True))
+        self._tenant += [tenant for tenant, _ in owners]
+        self._listed += [device for _, device in owners]
+        if len(self._listed) > MANY:
+            self._tabulate()
+
+    def _tabulate(self) -> None:
+        named = [key for key in self._codes if key is not None]
+        self._table = NameTable()
+        self._table.put(named, np.arange(len(named), dtype=np.int32))
+        self._device = Behind(self._table)
+        self._codes, self._tenant, self._listed = {}, [], []
 
     def owner(self, key: bytes | None) -> Owner:
         """Return what a key names.
 
         :raises DecodeError: ``bad-key`` if it is missing or not ``tenant/device`` in UTF-8.
         """
+        if self._table is not None:
+            return _owner(key)
         if key not in self._codes:
-            if len(self._codes) >= _MAX_KNOWN:
-                self._begin()
-            self._learn(key)
+            self._learn([key])
+            return self.owner(key)
         code = self._codes[key]
-        return self._tenant[code], self._device[code]
+        return self._tenant[code], self._listed[code]
 
     def site(self, record: LogRecord) -> str:
         """Return the site of a record.
@@ -81,22 +105,34 @@ class RecordNames:
             # Then distinct keys are distinct devices.
             tenant = next(iter(self._tenants))
             return Labels.constant(tenant, len(keys)), Labels(code, self._device)
-        distinct, at = np.unique(code, return_inverse=True)
-        tenants = Labels.of(self._tenant[c] for c in distinct.tolist())
-        devices = Labels.of(self._device[c] for c in distinct.tolist())
+        _, first, at = np.unique(code, return_index=True, return_inverse=True)
+        owners = [(keys[i] or b"").decode().partition("/") for i in first.tolist()]
+        tenants = Labels.of(tenant for tenant, _, _ in owners)
+        devices = Labels.of(device for _, _, device in owners)
         return tenants.take(at), devices.take(at)
 
     def _coded(self, keys: Sequence[bytes | None]) -> Int32:
+        """Return the number of each key."""
+        if self._table is not None:
+            return self._coded_by_table(self._table, keys)
         try:
             return np.fromiter(map(self._codes.__getitem__, keys), np.int32, len(keys))
         except KeyError:
-            fresh = dict.fromkeys(key for key in keys if key not in self._codes)
-        if len(self._codes) + len(fresh) > _MAX_KNOWN:
+            fresh = list(dict.fromkeys(key for key in keys if key not in self._codes))
+        self._learn(fresh)
+        return self._coded(keys)
+
+    def _coded_by_table(self, table: NameTable, keys: Sequence[bytes | None]) -> Int32:
+        named = [key or b"" for key in keys]
+        code = table.find(named)
+        fresh = list(dict.fromkeys(keys[i] for i in np.flatnonzero(code == ABSENT).tolist()))
+        if fresh and len(table) + len(fresh) > _MAX_KNOWN:
             self._begin()
-            fresh = dict.fromkeys(keys)
-        for key in fresh:
-            self._learn(key)
-        return np.fromiter(map(self._codes.__getitem__, keys), np.int32, len(keys))
+            return self._coded(keys)
+        if fresh:
+            self._learn(fresh)
+            code = table.find(named)
+        return code
 
     def names_a_device(self, key: bytes | None) -> bool:
         """Whether :meth:`owner` takes this key."""
@@ -105,6 +141,23 @@ class RecordNames:
         except DecodeError:
             return False
         return True
+
+
+def _plain_owners(keys: Sequence[bytes | None]) -> list[Owner] | None:
+    """Return what many keys name, ``None`` if any may be refused: looked at all at once."""
+    try:
+        split = [key.decode().partition("/") for key in keys if key is not None]
+    except UnicodeDecodeError:
+        return None
+    tenants, slashes, devices = zip(*split, strict=True) if split else ((), (), ())
+    names = [*set(tenants), *devices]
+    if len(split) < len(keys) or not all(slashes) or not all(names):
+        return None
+    joined = "".join(names)
+    if "/" in joined or not joined.isprintable() or max(map(len, names)) > MAX_NAME:
+        return None
+    one = {tenant: tenant for tenant in tenants}
+    return [(one[tenant], device) for tenant, device in zip(tenants, devices, strict=True)]
 
 
 def _owner(key: bytes | None) -> Owner:

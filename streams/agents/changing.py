@@ -23,6 +23,7 @@ import numpy as np
 from streams.agents.window_definitions import definition_of
 from streams.core.engine import StreamEngine
 from streams.core.operators import operator_for
+from streams.core.placement import shard_of
 from streams.core.readings import Bool, Int64
 from streams.core.registry import NEVER, Registry
 from streams.core.results import WindowResults
@@ -296,7 +297,6 @@ class Told:
         since = self._since.get(name, {})
         if not since and names_of is None:
             return results
-        reg = engine.registry
         width = len(results.device.values)
         pair = results.tenant.codes.astype(np.int64) * width + results.device.codes
         unique, inverse = np.unique(pair, return_inverse=True)
@@ -306,8 +306,7 @@ class Told:
             key = results.tenant.values[code // width], results.device.values[code % width]
             after[i] = since.get(key, ALWAYS)
             if names_of is not None:
-                shard = int(reg.devices["shard"][reg.device(*key)])
-                in_force[i] = name in names_of[shard]
+                in_force[i] = name in names_of[shard_of(*key, engine.shards)]
         definition = next(d for d in engine.definitions if d.name == name)
         told = in_force[inverse] & is_whole(results, definition, after[inverse])
         if told.all():

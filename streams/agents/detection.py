@@ -35,6 +35,8 @@ _BEYOND = Counter(
 class Watch:
     """Scores the series of one partition; a series has the same index as in the engine.
 
+    There is room for a series only once one is scored: where no metric is watched, nothing is kept.
+
     Where operators have said something of a series, its score is divided by what they moved its
     bound by, so that one bound still holds for all.
 
@@ -56,9 +58,11 @@ class Watch:
         self.crossings = Crossings(self._settings.emit_score)
         self._factor: Float64 = np.empty(0)
         self._looked: Bool = np.empty(0, np.bool_)
+        self._room = 0
 
-    def grow(self, series: int) -> None:
-        """Make room for series indices below *series*."""
+    def _grow(self, series: int) -> None:
+        """Make room for series indices below *series*, for all that is kept of any."""
+        self._room = max(self._room, series)
         self.detector.grow(series)
         self.crossings.grow(series)
         if series > len(self._looked):
@@ -90,23 +94,34 @@ class Watch:
 
     def take(self, series: Int64) -> dict[str, Any]:
         """Return what a snapshot keeps of some series."""
+        here = series < self._room
         return {
-            "detector": {n: v[series] for n, v in self.detector.state().items()},
+            "detector": {
+                name: _rows(values, series, here, self._blank[name])
+                for name, values in self.detector.state().items()
+            },
             "detector_name": self.detector.name,
-            "over": self.crossings.over[series],
+            "over": _rows(self.crossings.over, series, here, np.False_),
         }
 
     def put(self, series: Int32 | Int64, loaded: _State) -> None:
         """Restore what :meth:`take` gave."""
         # Another detector learns anew; what is over its bound stays so until it says otherwise.
-        if loaded.get("detector_name", FIRST_NAME) == self.detector.name:
-            for name, values in self.detector.state().items():
-                values[series] = loaded["detector"][name]
+        is_same = loaded.get("detector_name", FIRST_NAME) == self.detector.name
+        learned = loaded["detector"] if is_same else {}
+        blank = self._blank
+        if not loaded["over"].any() and all((v == blank[n]).all() for n, v in learned.items()):
+            self.forget(np.asarray(series, np.int64))
+            return
+        self._grow(int(series.max()) + 1)
+        for name, values in learned.items():
+            self.detector.state()[name][series] = values
         self.crossings.over[series] = loaded["over"]
         self._looked[series] = False
 
     def forget(self, series: Int64) -> None:
         """Let some series know nothing again."""
+        series = series[series < self._room]
         for name, values in self.detector.state().items():
             values[series] = self._blank[name]
         self.crossings.over[series] = False
@@ -115,7 +130,7 @@ class Watch:
     def scores(
         self, folded: Folded, registry: Registry, metrics: Mapping[str, MetricSpec]
     ) -> Scores | None:
-        """Score accepted readings, in order of arrival, unless they are behind in event time.
+        """Score accepted readings of what is watched, unless they are behind in event time.
 
         :param registry: names of the series, and the greatest event time of each so far, which is
             raised.
@@ -126,11 +141,15 @@ class Watch:
         r, newest_ms = rows.readings, registry.series["max_t_ms"]
         eligible = (folded.verdict == Class.ACCEPTED) & np.isfinite(r.value)
         eligible &= r.quality & ELSEWHERE == 0
+        eligible &= self._is_watched(r.metric)
+        if not eligible.any():
+            return None
         before = running_max_before(series, r.t_ms, newest_ms, eligible)
         np.maximum.at(newest_ms, series[eligible], r.t_ms[eligible])
-        at = np.flatnonzero(eligible & (r.t_ms >= before) & self._is_watched(r.metric))
+        at = np.flatnonzero(eligible & (r.t_ms >= before))
         if not len(at):
             return None
+        self._grow(registry.series.n)
         found = self.detector.examine(series[at], r.t_ms[at], r.value[at])
         score = found.score
         if self.feedback:
@@ -190,6 +209,14 @@ class Watch:
                 self._watched[name] = self._settings.watches(name)
         flags = np.asarray([self._watched[name] for name in metric.values], np.bool_)
         return flags[metric.codes]
+
+
+def _rows(held: NDArray[Any], series: Int64, here: Bool, blank: Any) -> NDArray[Any]:
+    """Return the rows of some series; those that are not *here* are *blank*."""
+    rows = np.empty((len(series), *held.shape[1:]), held.dtype)
+    rows[here] = held[series[here]]
+    rows[~here] = blank
+    return rows
 
 
 def _knows_nothing(settings: Detection) -> dict[str, NDArray[Any]]:

@@ -230,7 +230,6 @@ class ReadingsLogic:
         if "labels" in loaded:  # Not in the state of devices that were away, nor in older ones.
             self.watch.feedback.restore(shard, loaded["labels"])
         series = snapshots.put(self.engine, shard, loaded)
-        self._grow()
         self.watch.put(series, loaded)
         if "shelved_until_ms" in loaded:
             self._shelving.learn(self.engine, series, loaded["shelved_until_ms"])
@@ -258,7 +257,6 @@ class ReadingsLogic:
             return
         self._told.forget(self.engine.registry.keys_of(devices))
         self._shelving.forget(devices)
-        self._grow()
         self.watch.forget(np.flatnonzero(self.engine.forget(devices)))
         _EVICTED.inc(len(devices))
 
@@ -422,12 +420,8 @@ class ReadingsLogic:
     def _detect(self, folded: Folded) -> list[Produce]:
         if not len(folded.rows):
             return []
-        self._grow()
         scores = self.watch.scores(folded, self.engine.registry, self._settings.metrics)
         if scores is None:
             return []
         _SCORES.inc(len(scores))
         return [self._frame(ANOMALIES, scores)]
-
-    def _grow(self) -> None:
-        self.watch.grow(self.engine.registry.series.n)

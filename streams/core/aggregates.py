@@ -9,7 +9,6 @@ in order of time by Chan's formula (Chan, Golub, LeVeque 1983).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,20 +167,29 @@ class Aggregates:
         """Return the results of windows of one pane each: name -> array."""
         return self._finish(c, self._parts(c, slots), np.arange(len(slots)), slots)
 
-    def of_slices(self, c: Columns, slices: Iterable[Int64], n: int) -> Arrays:
-        """Return the results of *n* windows that share their panes: name -> array.
+    def of_slices(self, c: Columns, slices: Int64) -> Arrays:
+        """Return the results of windows that share their panes: name -> array.
 
-        :param slices: in order of time, for each slice of a window int64[n]: its pane, or -1.
+        :param slices: int64[slices, windows], in order of time: the pane of each slice of each
+            window, or -1; every window has one.
         """
-        total = self._parts(Columns(self.spec), np.empty(0, np.int64))
-        total = {name: np.zeros(n, array.dtype) for name, array in total.items()}
-        owners, panes = [], []
-        for slots in slices:
-            at = np.flatnonzero(slots >= 0)
-            _merge(total, at, self._parts(c, slots[at]))
-            owners.append(at)
-            panes.append(slots[at])
-        return self._finish(c, total, np.concatenate(owners), np.concatenate(panes))
+        place, owner = np.nonzero(slices >= 0)
+        panes, held = slices[place, owner], np.bincount(owner, minlength=slices.shape[1])
+        # The windows with the most panes first, and each one's panes moved up: so the windows that
+        # have a second pane, or a third one, are the first so many, and all is done in views.
+        order = np.argsort(-held, kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        nth = (np.cumsum(slices >= 0, axis=0) - 1)[place, owner]
+        packed = np.empty_like(slices)
+        packed[nth, rank[owner]] = panes
+        total = self._parts(c, packed[0])
+        for i in range(1, int(held.max(initial=0))):
+            n = int(np.searchsorted(-held[order], -i))
+            first = {name: array[:n] for name, array in total.items()}
+            _merge(first, self._parts(c, packed[i, :n]))
+        total = {name: array[rank] for name, array in total.items()}
+        return self._finish(c, total, owner, panes)
 
     def absorb(self, c: Columns, pane: int, other: int) -> None:
         """Fold *other* into *pane*, as if its readings had been added there."""
@@ -280,37 +288,31 @@ def kept_of(kept: dict[str, Any], panes: Bool) -> dict[str, Any]:
     }
 
 
-def _merge(total: Arrays, at: Int64, part: Arrays) -> None:
-    """Fold the parts of a later slice into some totals."""
-    before, more = total["count"][at], part["count"]
-    new = before == 0
+def _merge(total: Arrays, part: Arrays) -> None:
+    """Fold the parts of a later slice into those of earlier ones."""
+    before, more = total["count"], part["count"]
     count = before + more
-    apart = part["centre"] - total["centre"][at]
-    spread = apart * apart * (before * more / count)
-    merged = {
-        "count": count,
-        "sum": total["sum"][at] + part["sum"],
-        "min": np.minimum(total["min"][at], part["min"]),
-        "max": np.maximum(total["max"][at], part["max"]),
-        "centre": total["centre"][at] + apart * (more / count),
-        "m2": total["m2"][at] + part["m2"] + spread,
-        "received_ms": np.maximum(total["received_ms"][at], part["received_ms"]),
-        "kafka_ms": np.maximum(total["kafka_ms"][at], part["kafka_ms"]),
-        "site": part["site"],
-    }
+    share = more / count
+    apart = part["centre"] - total["centre"]
+    weight = before * more / count
+    total["m2"] += part["m2"]
+    total["m2"] += apart * apart * weight
+    total["centre"] += apart * share
+    total["sum"] += part["sum"]
+    np.minimum(total["min"], part["min"], out=total["min"])
+    for name in ("max", "received_ms", "kafka_ms"):
+        np.maximum(total[name], part[name], out=total[name])
+    total["site"][:] = part["site"]
     if "first_ms" in part:
-        merged |= {name: total[name][at] for name in ("first_ms", "first")}
-        merged |= {name: part[name] for name in ("last_ms", "last")}
+        total["last_ms"][:], total["last"][:] = part["last_ms"], part["last"]
     if "t_m2" in part:
-        apart_ms = part["t_centre_ms"] - total["t_centre_ms"][at]
-        weight = before * more / count
-        merged |= {
-            "t_centre_ms": total["t_centre_ms"][at] + apart_ms * (more / count),
-            "t_m2": total["t_m2"][at] + part["t_m2"] + apart_ms * apart_ms * weight,
-            "tx_m2": total["tx_m2"][at] + part["tx_m2"] + apart_ms * apart * weight,
-        }
-    for name, values in merged.items():
-        total[name][at] = np.where(new, part[name], values)
+        apart_ms = part["t_centre_ms"] - total["t_centre_ms"]
+        total["t_m2"] += part["t_m2"]
+        total["t_m2"] += apart_ms * apart_ms * weight
+        total["tx_m2"] += part["tx_m2"]
+        total["tx_m2"] += apart_ms * apart * weight
+        total["t_centre_ms"] += apart_ms * share
+    total["count"][:] = count
 
 
 def _add_ends(c: Columns, slots: Int64, t_ms: Int64, value: Float64) -> None:

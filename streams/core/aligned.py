@@ -11,12 +11,14 @@ from streams.core.aggregates import NO_ROWS, Aggregates, Arrays, Rows
 from streams.core.columns import Columns
 from streams.core.emission import Writer
 from streams.core.keyed import Keyed
-from streams.core.open_windows import LIFE, OpenWindows
+from streams.core.open_windows import LIFE, OpenWindows, WatermarkOf
 from streams.core.readings import Bool, Int32, Int64
 from streams.core.results import PROVISIONAL, WindowResults
 from streams.core.windows import Calendar, Hopping, Sliding, Tumbling
 
 _SWEEP_AT = 4096
+_AT_ONCE = 1 << 16
+"""Slices of windows that are folded together: so few stay in the caches of a core."""
 
 
 class AlignedOperator(ABC):
@@ -107,12 +109,12 @@ class AlignedOperator(ABC):
         series = c["series"][slots]
         return [self._writer.results(series, start, end, rank, reason=reason, found=content)]
 
-    def _sweep(self, watermark_ms: Int64, kept_ms: int) -> Int64 | None:
+    def _sweep(self, watermark_of: WatermarkOf, kept_ms: int) -> Int64 | None:
         """Drop closed windows *kept_ms* behind their close; return the renumbering, if any."""
         if len(self._windows) < self._sweep_at:
             return None
         c = self._windows.columns
-        gone = c["closed"] & (watermark_ms[c["device"]] >= c["closes_ms"] + kept_ms)
+        gone = c["closed"] & (watermark_of(c["device"]) >= c["closes_ms"] + kept_ms)
         new = self._drop_windows(gone)
         self._sweep_at = max(_SWEEP_AT, len(self._windows) + len(self._windows) // 2)
         return new
@@ -162,10 +164,10 @@ class HoppingOperator(AlignedOperator):
         self._note_idle(devices)
         return super().finish(devices)
 
-    def sweep(self, watermark_ms: Int64) -> None:
+    def sweep(self, watermark_of: WatermarkOf) -> None:
         """See :class:`~streams.core.operators.Operator`."""
         d = self._hopping
-        if self._sweep(watermark_ms, d.horizon_ms + d.size_ms) is None:
+        if self._sweep(watermark_of, d.horizon_ms + d.size_ms) is None:
             return
         c = self._slices.columns
         # A slice goes with the last window over it.
@@ -210,10 +212,16 @@ class HoppingOperator(AlignedOperator):
         return at, self._start(rows.series[at], rows.device[at], start)[0]
 
     def _content(self, slots: Int64) -> Arrays:
+        some = max(1, _AT_ONCE // self._hopping.slices)
+        parts = [self._folded(at) for at in np.split(slots, range(some, len(slots), some))]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _folded(self, slots: Int64) -> Arrays:
         c, d = self._windows.columns, self._hopping
-        series, start = c["series"][slots], c["start_ms"][slots]
-        steps = (self._slices.find(series, start + i * d.slice_ms) for i in range(d.slices))
-        return self._aggregates.of_slices(self._slices.columns, steps, len(slots))
+        slice_ms = c["start_ms"][slots] + d.slice_ms * np.arange(d.slices)[:, None]
+        series = np.broadcast_to(c["series"][slots], slice_ms.shape)
+        panes = self._slices.find(series.ravel(), slice_ms.ravel()).reshape(slice_ms.shape)
+        return self._aggregates.of_slices(self._slices.columns, panes)
 
 
 def rows_of(table: Keyed, series: Int64) -> tuple[Int64, Arrays]:

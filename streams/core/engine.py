@@ -322,9 +322,9 @@ class StreamEngine:
         if not len(at):
             return
         verdict[at[self.identities.see(series[at], r.t_ms[at])]] = Class.DUPLICATE
-        reg = self.registry
-        oldest = reg.devices["max_t_ms"][reg.series["device"]] - self.rules.disorder_ms
-        self.identities.compact(oldest - self._memory_ms + 1)
+        if self.identities.is_due:
+            oldest = self._watermark(self.registry.series["device"])
+            self.identities.compact(oldest - self._memory_ms + 1)
 
     def _fold_windows(
         self, rows: LogRows, device: Int32, series: Int32, verdict: UInt8, before: Int64
@@ -352,7 +352,7 @@ class StreamEngine:
             r.value + 0.0,
         )
         moved = distinct(device, reg.devices.n)
-        watermark = reg.devices["max_t_ms"][moved] - self.rules.disorder_ms
+        watermark = self._watermark(moved)
         results: list[WindowResults] = []
         for w, operator in enumerate(self.operators):
             taken = member[:, w] & ~late[:, w]
@@ -388,15 +388,15 @@ class StreamEngine:
     # -- bookkeeping --------------------------------------------------------------------
 
     def _count(self, device: Int32, rows: LogRows, verdict: UInt8) -> None:
-        devices, r = self.registry.devices, rows.readings
+        r, reg = rows.readings, self.registry
         for kind in Class:
             hit = verdict == kind
             if hit.any():
-                np.add.at(devices[COLUMNS[kind]], device[hit], 1)
+                reg.count(COLUMNS[kind], device[hit])
         nameless = (
             (verdict == Class.ACCEPTED) & (r.seq == ABSENT) & (r.quality & TIME_OF_RECEIPT != 0)
         )
-        np.add.at(devices[COLUMNS[UNIDENTIFIED]], device[nameless], 1)
+        reg.count(COLUMNS[UNIDENTIFIED], device[nameless])
 
     def _count_refused(self, device: Int32, rows: Int64, definition: int) -> None:
         """Count rows that a limit of one definition kept out as late for it."""
@@ -425,9 +425,12 @@ class StreamEngine:
         )
 
     def _sweep(self) -> None:
-        watermark = self.registry.devices["max_t_ms"] - self.rules.disorder_ms
         for operator in self.operators:
-            operator.sweep(watermark)
+            operator.sweep(self._watermark)
+
+    def _watermark(self, devices: Int32 | Int64) -> Int64:
+        watermark: Int64 = self.registry.devices["max_t_ms"][devices] - self.rules.disorder_ms
+        return watermark
 
     def _touch_rows(self, shard: Int32, offset: Int64) -> None:
         np.minimum.at(self.dirty_since, shard, offset)

@@ -41,10 +41,13 @@ class Identities:
         seen[first[fresh]] = False
         return seen
 
+    @property
+    def is_due(self) -> bool:
+        """Whether enough have gathered to look for those that can be forgotten."""
+        return len(self._keys) >= self._compact_at
+
     def compact(self, oldest_ms: Int64) -> None:
-        """Forget identities before ``oldest_ms[series]``, when enough have gathered."""
-        if len(self._keys) < self._compact_at:
-            return
+        """Forget identities before ``oldest_ms[series]``."""
         series, t_ms = unpack(self._keys)
         self._keys = self._keys[t_ms >= oldest_ms[series]]
         excess = len(self._keys) - self._limit

@@ -1,11 +1,13 @@
 """A hash index over columns: many integer keys looked up at once, without a Python loop over rows.
 
 Open addressing with linear probing. Each round of a lookup decides most of the keys that are
-left, so a batch takes a few numpy passes. An entry costs 24 to 48 bytes, where a dict of tuples
+left, so a batch takes a few numpy passes. An entry costs 8 to 16 bytes, where a dict of tuples
 takes over 200.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,67 +15,64 @@ from numpy.typing import NDArray
 from streams.core.readings import Int32, Int64
 
 ABSENT = -1
-_EMPTY = np.iinfo(np.int64).min
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _LEAST_BITS = 6
 
 
 class Index:
-    """int64 keys (any but the least int64) to int32 slots."""
+    """int64 keys to the int32 slots of rows that hold them.
 
-    def __init__(self) -> None:
+    Only slots are kept here: the key of a slot is read from its row.
+
+    :param keys_of: returns int64[n], the keys of the rows in some slots.
+    """
+
+    def __init__(self, keys_of: Callable[[Int32], Int64]) -> None:
+        self._keys_of = keys_of
         self._clear(_LEAST_BITS)
-
-    def __len__(self) -> int:
-        return self._n
 
     def find(self, keys: Int64) -> Int32:
         """Return the slot of each key, ``ABSENT`` where there is none."""
         place = self._home(keys)
-        held = self._keys[place]
-        found = np.where(held == keys, self._slots[place], np.int32(ABSENT))
-        rest = np.flatnonzero((held != keys) & (held != _EMPTY))
+        found = self._slots[place]
+        rest = np.flatnonzero(found != ABSENT)
+        if len(rest) == len(keys):
+            rest = rest[self._keys_of(found) != keys]
+        else:
+            rest = rest[self._keys_of(found[rest]) != keys[rest]]
         while len(rest):
             place[rest] = (place[rest] + 1) & self._mask
-            held, wanted = self._keys[place[rest]], keys[rest]
-            hit = held == wanted
-            found[rest[hit]] = self._slots[place[rest[hit]]]
-            rest = rest[~hit & (held != _EMPTY)]
+            slot = self._slots[place[rest]]
+            found[rest] = slot
+            rest, slot = rest[slot != ABSENT], slot[slot != ABSENT]
+            rest = rest[self._keys_of(slot) != keys[rest]]
         return found
 
-    def add(self, keys: Int64, slots: Int32) -> None:
-        """Add keys that are distinct and not there yet."""
-        if 2 * (self._n + len(keys)) > len(self._keys):
-            self._grow(self._n + len(keys))
-        self._n += len(keys)
-        place = self._home(keys)
-        rest = np.arange(len(keys))
+    def add(self, slots: Int32) -> None:
+        """Add rows, whose keys are distinct and not there yet."""
+        if 2 * (self._n + len(slots)) > len(self._slots):
+            slots = np.concatenate([self._slots[self._slots != ABSENT], slots])
+            self._clear(_bits_for(len(slots)))
+        self._n += len(slots)
+        place = self._home(self._keys_of(slots))
+        rest = np.arange(len(slots))
         while len(rest):
-            free = rest[self._keys[place[rest]] == _EMPTY]
-            # Of several keys for one place the last stays; the others see it and go on.
-            self._keys[place[free]] = keys[free]
-            mine = self._keys[place[rest]] == keys[rest]
-            self._slots[place[rest[mine]]] = slots[rest[mine]]
-            rest = rest[~mine]
+            free = rest[self._slots[place[rest]] == ABSENT]
+            # Of several rows for one place the last stays; the others see it and go on.
+            self._slots[place[free]] = slots[free]
+            rest = rest[self._slots[place[rest]] != slots[rest]]
             place[rest] = (place[rest] + 1) & self._mask
 
-    def replace(self, keys: Int64, slots: Int32) -> None:
-        """Hold these keys, and no others."""
-        self._clear(_bits_for(len(keys)))
-        self.add(keys, slots)
+    def replace(self, slots: Int32) -> None:
+        """Hold these rows, and no others."""
+        self._clear(_bits_for(len(slots)))
+        self.add(slots)
 
     def _clear(self, bits: int) -> None:
         self._n = 0
         self._shift = np.uint64(64 - bits)
         self._mask = (1 << bits) - 1
-        self._keys: Int64 = np.full(1 << bits, _EMPTY, np.int64)
-        self._slots: Int32 = np.empty(1 << bits, np.int32)
-
-    def _grow(self, n: int) -> None:
-        used = self._keys != _EMPTY
-        keys, slots = self._keys[used], self._slots[used]
-        self._clear(_bits_for(n))
-        self.add(keys, slots)
+        self._slots: Int32 = np.full(1 << bits, ABSENT, np.int32)
 
     def _home(self, keys: Int64) -> NDArray[np.int64]:
         scattered = (keys.view(np.uint64) * _MULTIPLIER) >> self._shift

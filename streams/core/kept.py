@@ -124,14 +124,14 @@ class States(_PaneRows):
         :returns: how many were not kept.
         """
         value = value + 0.0
-        keys = (slots << _ID_BITS) | self._numbers_of(value)
-        fresh, first = np.unique(keys, return_index=True)
+        number = self._numbers_of(value)
+        fresh, first = np.unique((slots << _ID_BITS) | number, return_index=True)
         new = first[self._index.find(fresh) == ABSENT]
         new.sort()
         np.add.at(count, slots[new], 1)
         kept = new[count[slots[new]] <= most]
-        self._index.add(keys[kept], np.zeros(len(kept), np.int32))
         self._append(slots[kept], {"value": value[kept]})
+        self._index_more(number[kept])
         return len(new) - len(kept)
 
     def absorb(self, count: Int64, pane: int, other: int, most: int) -> None:
@@ -156,21 +156,29 @@ class States(_PaneRows):
         """See :class:`_PaneRows`; numbers of values that no pane has any more go, too."""
         super().renumber(new)
         self._forget_numbers()
-        self._index_from(0)
+        self._index_more(self._numbers_of(self._rows["value"]))
 
     def restore(self, kept: Kept, slots: Int64) -> None:
         """See :class:`_PaneRows`."""
-        first = self._rows.n
         super().restore(kept, slots)
-        self._index_from(first)
+        self._index_more(self._numbers_of(kept["value"]))
 
-    def _index_from(self, first: int) -> None:
-        slot = self._rows["slot"][first:].astype(np.int64)
-        keys = (slot << _ID_BITS) | self._numbers_of(self._rows["value"][first:])
-        self._index.add(keys, np.zeros(len(keys), np.int32))
+    def _index_more(self, number: Int32) -> None:
+        """Index the last rows, the values of which have these numbers."""
+        self._number.append({"of_value": number}, len(number))
+        end = self._number.n
+        self._index.add(np.arange(end - len(number), end, dtype=np.int32))
 
     def _forget_numbers(self) -> None:
-        self._index, self._numbers = Index(), Index()
+        self._bits = Columns({"bits": (np.int64, 0)})
+        self._numbers = Index(lambda numbers: self._bits["bits"][numbers])
+        self._number = Columns({"of_value": (np.int32, 0)})
+        self._index = Index(self._keys_of)
+
+    def _keys_of(self, rows: Int32) -> Int64:
+        slot = self._rows["slot"][rows].astype(np.int64)
+        keys: Int64 = (slot << _ID_BITS) | self._number["of_value"][rows]
+        return keys
 
     def _numbers_of(self, value: Float64) -> Int32:
         """Return a small number for each value."""
@@ -179,7 +187,8 @@ class States(_PaneRows):
         missing = bits[found == ABSENT]
         if len(missing):
             fresh = np.unique(missing)
-            known = len(self._numbers)
-            self._numbers.add(fresh, np.arange(known, known + len(fresh), dtype=np.int32))
+            known = self._bits.n
+            self._bits.append({"bits": fresh}, len(fresh))
+            self._numbers.add(np.arange(known, self._bits.n, dtype=np.int32))
             found = self._numbers.find(bits)
         return found

@@ -22,7 +22,7 @@ class Keyed:
 
     def __init__(self, spec: dict[str, tuple[Any, Any]]) -> None:
         self.columns = Columns({**_KEY, **spec})
-        self._index = Index()
+        self._index = Index(self._keys_of)
 
     def __len__(self) -> int:
         return self.columns.n
@@ -39,9 +39,9 @@ class Keyed:
             return slots, missing
         fresh, first, inverse = np.unique(keys[missing], return_index=True, return_inverse=True)
         made = np.arange(len(self), len(self) + len(fresh))
-        self._index.add(fresh, made.astype(np.int32))
         heads = missing[first]
         self.columns.append({"series": series[heads], "start_ms": start_ms[heads]}, len(heads))
+        self._index.add(made.astype(np.int32))
         slots[missing] = made[inverse]
         return slots, heads
 
@@ -53,7 +53,7 @@ class Keyed:
         """Forget rows; return the new slot of each old one, -1 for those that went."""
         new = np.where(gone, -1, np.cumsum(~gone) - 1)
         self.columns.keep(~gone)
-        self._reindex()
+        self._index.replace(np.arange(len(self), dtype=np.int32))
         return new
 
     def select(self, slots: Int64) -> dict[str, np.ndarray[Any, Any]]:
@@ -64,14 +64,12 @@ class Keyed:
         """Add rows that were selected once, under keys that are not there; return their slots."""
         n = len(rows["series"])
         slots = np.arange(len(self), len(self) + n)
-        self._index.add(_keys(rows["series"], rows["start_ms"]), slots.astype(np.int32))
         self.columns.append(rows, n)
+        self._index.add(slots.astype(np.int32))
         return slots
 
-    def _reindex(self) -> None:
-        c = self.columns
-        slots = np.arange(len(self), dtype=np.int32)
-        self._index.replace(_keys(c["series"], c["start_ms"]), slots)
+    def _keys_of(self, slots: Int32) -> Int64:
+        return _keys(self.columns["series"][slots], self.columns["start_ms"][slots])
 
 
 def _keys(series: Int32, start_ms: Int64) -> Int64:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from streams.core.columns import Columns
 from streams.core.readings import Bool, Int32, Int64
 
 NEVER = np.iinfo(np.int64).max
+WatermarkOf = Callable[[Int32 | Int64], Int64]
+"""From devices to their watermarks, in ms."""
 
 LIFE: dict[str, tuple[Any, Any]] = {
     "device": (np.int32, 0),

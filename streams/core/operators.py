@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from streams.core.aggregates import Arrays, Rows
 from streams.core.aligned import HoppingOperator
 from streams.core.emission import Writer
+from streams.core.open_windows import WatermarkOf
 from streams.core.readings import Bool, Int32, Int64
 from streams.core.registry import Registry
 from streams.core.results import WindowResults
@@ -51,10 +52,10 @@ class Operator(Protocol):
         """Return whether each device has an open window."""
         ...
 
-    def sweep(self, watermark_ms: Int64) -> None:
+    def sweep(self, watermark_of: WatermarkOf) -> None:
         """Forget what no row can change any more, if enough has gathered.
 
-        :param watermark_ms: of every device.
+        :param watermark_of: asked only then.
         """
         ...
 

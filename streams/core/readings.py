@@ -7,6 +7,7 @@ path never branches on ``None``: ``ABSENT`` (-1) for integers, NaN for values.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -34,12 +35,21 @@ ELSEWHERE = 16
 """Quality flag: another side, edge or cloud, makes the windows and scores of this reading."""
 
 
+class ManyNames(Sequence[str]):
+    """Names that are not held as text, so that some at once are cheaper than one by one."""
+
+    @abstractmethod
+    def some(self, numbers: Int64 | Int32) -> list[str]:
+        """Return the names of some numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
     """A dictionary-encoded column of strings.
 
     ``codes`` int32[n] index into ``values``; values are unique, and there may be more of them
-    than rows use. A tuple belongs to its batch; a list may serve many, and grow at its end.
+    than rows use. A tuple belongs to its batch; another sequence may serve many, and grow at its
+    end.
     """
 
     codes: Int32
@@ -64,8 +74,7 @@ class Labels:
     def compact(self) -> Labels:
         """Leave out of the dictionary what no row uses."""
         unique, inverse = np.unique(self.codes, return_inverse=True)
-        used = tuple(self.values[code] for code in unique.tolist())
-        return Labels(inverse.astype(np.int32), used)
+        return Labels(inverse.astype(np.int32), tuple(names_at(self.values, unique)))
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -75,8 +84,14 @@ class Labels:
 
     def to_list(self) -> list[str]:
         """Decode into a list of *n* strings."""
-        values = self.values
-        return [values[code] for code in self.codes.tolist()]
+        return names_at(self.values, self.codes)
+
+
+def names_at(values: Sequence[str], codes: Int64 | Int32) -> list[str]:
+    """Return the names that some codes stand for."""
+    if isinstance(values, ManyNames):
+        return values.some(codes)
+    return [values[code] for code in codes.tolist()]
 
 
 def concat_labels(parts: Sequence[Labels]) -> Labels:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from streams.core.classes import COLUMNS
 from streams.core.columns import Columns
+from streams.core.device_names import MANY, DeviceNames
 from streams.core.index import ABSENT, Index
-from streams.core.placement import shard_of
-from streams.core.readings import Bool, Int32, Int64, Labels, Readings, concat_readings
+from streams.core.placement import shards_of
+from streams.core.readings import (
+    Bool,
+    Int32,
+    Int64,
+    Labels,
+    Readings,
+    concat_readings,
+    names_at,
+)
 from streams.core.windows import Window
 
 NEVER = np.iinfo(np.int64).max
@@ -27,10 +35,12 @@ _DEVICE: dict[str, tuple[Any, Any]] = {
     "max_t_ms": (np.int64, -1),
     "log_ms": (np.int64, -1),
     "deadline_ms": (np.int64, NEVER),
-    **dict.fromkeys(COLUMNS, (np.int64, 0)),
+    **dict.fromkeys(COLUMNS, (np.int32, 0)),
 }
 """``max_t_ms`` is the greatest event time shown, ``log_ms`` the log time of the last record,
-``deadline_ms`` the log time at which the next idle rule fires; then one counter per class."""
+``deadline_ms`` the log time at which the next idle rule fires; then one counter per class, which
+is widened to int64 before it would not do."""
+_NARROW = int(np.iinfo(np.int32).max)
 _SERIES: dict[str, tuple[Any, Any]] = {
     "device": (np.int32, 0),
     "metric": (np.int32, 0),
@@ -75,10 +85,16 @@ class Registry:
     :param max_devices: per shard, with those away; further ones get no index.
     :param max_metrics: per device; further ones get no series. All devices of the partition
         together have at most 2**16 names of metrics.
+    :param many: see :class:`~streams.core.device_names.DeviceNames`.
     """
 
     def __init__(
-        self, shards: int, definitions: Sequence[Window], max_devices: int, max_metrics: int
+        self,
+        shards: int,
+        definitions: Sequence[Window],
+        max_devices: int,
+        max_metrics: int,
+        many: int = MANY,
     ) -> None:
         self._shards = shards
         self.away = np.zeros(shards, np.int64)
@@ -88,21 +104,26 @@ class Registry:
         self._free_devices: list[int] = []
         self._free_series = np.empty(0, np.int32)
         self._nobody = ABSENT
+        self._most_counted: int | None = 0
+        """No counter is beyond it; ``None`` once they are wide."""
         self._max_devices, self._max_metrics = max_devices, max_metrics
         self._in_shard = np.zeros(shards, np.int64)
         self._series_of = Columns({"n": (np.int32, 0)})
         self._definitions = definitions
         self.devices = Columns(_DEVICE)
-        self.names: list[str] = []
-        """Of each device."""
         self.series = Columns(_SERIES)
-        self._devices_of: dict[str, dict[str, int]] = {}
+        self._names = DeviceNames(many)
         self._tenants, self._metrics, self._sites = _Names(), _Names(), _Names()
-        self._series_index = Index()
+        self._series_index = Index(self._keys_of_series)
         self._members = np.empty((0, len(definitions)), np.bool_)
         self._listed: Sequence[str] = ()
         self._listed_tenant = ""
         self._of_listed: Int32 = np.empty(0, np.int32)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of each device."""
+        return self._names.values
 
     @property
     def tenants(self) -> Sequence[str]:
@@ -145,13 +166,20 @@ class Registry:
         width = max(1, len(devices.values))
         pair = tenants.codes[rest].astype(np.int64) * width + devices.codes[rest]
         unique, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
-        coded = [divmod(code, width) for code in unique.tolist()]
-        named = [(tenants.values[tenant], devices.values[device]) for tenant, device in coded]
+        of_tenants, of_devices = np.divmod(unique, width)
+        named = list(
+            zip(
+                names_at(tenants.values, of_tenants),
+                names_at(devices.values, of_devices),
+                strict=True,
+            )
+        )
         if self.recall is not None and self.away.any():
-            self.recall([key for key in named if self.find(*key) == ABSENT])
+            found_now = self._names.find_all(named)
+            self.recall([named[at] for at in np.flatnonzero(found_now == ABSENT).tolist()])
+        order = np.argsort(first)
         each = np.empty(len(unique), np.int32)
-        for at in np.argsort(first).tolist():
-            each[at] = self._admit(*named[at])
+        each[order] = self._admit([named[at] for at in order.tolist()])
         found[rest] = each[inverse]
         if of_value is not None:
             of_value[devices.codes[rest]] = found[rest]
@@ -162,84 +190,82 @@ class Registry:
 
         A list is remembered (see :class:`Labels`): then only what it has grown by is looked up.
         """
-        known = self._devices_of.setdefault(tenant, {})
         if isinstance(values, tuple):
-            return np.asarray([known.get(name, ABSENT) for name in values], np.int32)
+            return self._names.find(tenant, values)
         if self._listed is not values or self._listed_tenant != tenant:
             self._listed, self._listed_tenant = values, tenant
             self._of_listed = np.empty(0, np.int32)
-        grown = islice(values, len(self._of_listed), None)
-        more = np.asarray([known.get(name, ABSENT) for name in grown], np.int32)
+        more = self._names.find(tenant, values[len(self._of_listed) :])
         if len(more):
             self._of_listed = np.concatenate([self._of_listed, more])
         return self._of_listed
 
     def find(self, tenant: str, device: str) -> int:
         """Return the index of a device, ``ABSENT`` if it is not here."""
-        return self._devices_of.get(tenant, {}).get(device, ABSENT)
+        return int(self._names.find(tenant, [device])[0])
 
-    def _admit(self, tenant: str, device: str) -> int:
-        """Return the index of a device, registering a new one where there is room."""
-        found = self.find(tenant, device)
-        if found != ABSENT:
-            return found
-        shard = shard_of(tenant, device, self._shards)
-        if self._in_shard[shard] + self.away[shard] >= self._max_devices:
-            return ABSENT
-        return self._register(tenant, device, shard)
+    def _admit(self, named: Sequence[tuple[str, str]]) -> Int32:
+        """Return the index of each of distinct devices, registering new ones where there is room.
+
+        :param named: tenant and name of each, in the order in which they are let in.
+        """
+        found = self._names.find_all(named)
+        new = np.flatnonzero(found == ABSENT)
+        shard = shards_of([named[at] for at in new.tolist()], self._shards)
+        room = self._max_devices - self._in_shard - self.away
+        let_in = _nth_of(shard) < room[shard]
+        new, shard = new[let_in], shard[let_in]
+        found[new] = self._register([named[at] for at in new.tolist()], shard)
+        return found
 
     def keys_of(self, devices: Int64) -> list[tuple[str, str]]:
         """Return tenant and name of each device."""
-        tenants, names = self.tenants, self.names
-        of = self.devices["tenant"][devices].tolist()
-        return [(tenants[t], names[d]) for t, d in zip(of, devices.tolist(), strict=True)]
+        tenants = names_at(self.tenants, self.devices["tenant"][devices])
+        return list(zip(tenants, names_at(self.names, devices), strict=True))
 
-    def device(self, tenant: str, device: str) -> int:
-        """Return the index of a device, registering a new one whatever the limit."""
-        found = self.find(tenant, device)
-        if found != ABSENT:
-            return found
-        return self._register(tenant, device, shard_of(tenant, device, self._shards))
+    def _register(self, named: Sequence[Sequence[str]], shard: Int32) -> Int32:
+        """Give new devices an index each."""
+        again = [self._free_devices.pop() for _ in named[: len(self._free_devices)]]
+        end = self.devices.n + len(named) - len(again)
+        made: Int32 = np.asarray([*again, *range(self.devices.n, end)], np.int32)
+        self._names.put(named, made)
+        self.devices.grow_to(end)
+        codes = {
+            tenant: self._tenants.code(tenant)
+            for tenant in dict.fromkeys(tenant for tenant, _ in named)
+        }
+        self.devices["tenant"][made] = [codes[tenant] for tenant, _ in named]
+        self.devices["shard"][made] = shard
+        np.add.at(self._in_shard, shard, 1)
+        return made
 
-    def _register(self, tenant: str, device: str, shard: int) -> int:
-        index = self._place(device)
-        self._devices_of.setdefault(tenant, {})[device] = index
-        self.devices.grow_to(len(self.names))
-        self.devices["shard"][index] = shard
-        self._in_shard[shard] += 1
-        self.devices["tenant"][index] = self._tenants.code(tenant)
-        return index
+    def count(self, column: str, device: Int32 | Int64) -> None:
+        """Count a reading of one class for each device given; a device may be there often."""
+        self.expect(len(device))
+        counter = self.devices[column]
+        np.add.at(counter, device, counter.dtype.type(1))
 
-    def _place(self, name: str) -> int:
-        """Return an index that nobody has, and put a name there."""
-        if self._free_devices:
-            index = self._free_devices.pop()
-            self.names[index] = name
-        else:
-            index = len(self.names)
-            self.names.append(name)
-        return index
+    def expect(self, counted: int) -> None:
+        """Make sure that every counter may rise by so much."""
+        if self._most_counted is None:
+            return
+        self._most_counted += counted
+        if self._most_counted > _NARROW:
+            greatest = max(int(self.devices[name].max(initial=0)) for name in COLUMNS)
+            self._most_counted = greatest + counted
+        if self._most_counted > _NARROW:
+            self.devices.widen(COLUMNS, np.int64)
+            self._most_counted = None
 
     def restore_devices(self, named: Sequence[Sequence[str]], shard: int) -> Int32:
         """Return the index of each device of a shard, registering new ones whatever the limit.
 
         :param named: tenant and name of each.
         """
-        found: Int32 = np.empty(len(named), np.int32)
-        tenants: list[int] = []
-        added: list[int] = []
-        for at, (tenant, name) in enumerate(named):
-            known = self._devices_of.setdefault(tenant, {})
-            index = known.get(name)
-            if index is None:
-                index = known[name] = self._place(name)
-                added.append(index)
-                tenants.append(self._tenants.code(tenant))
-            found[at] = index
-        self.devices.grow_to(len(self.names))
-        self.devices["tenant"][added] = tenants
-        self.devices["shard"][added] = shard
-        self._in_shard[shard] += len(added)
+        found = self._names.find_all(named)
+        new = np.flatnonzero(found == ABSENT)
+        shards = np.full(len(new), shard, np.int32)
+        found[new] = self._register([named[at] for at in new.tolist()], shards)
         return found
 
     def forget(self, devices: Int64) -> Bool:
@@ -252,10 +278,7 @@ class Registry:
         listed = self._of_listed
         listed[(listed != ABSENT) & here[listed]] = ABSENT
         gone: Bool = here[self.series["device"]]
-        names = zip(devices.tolist(), reg["tenant"][devices].tolist(), strict=True)
-        for index, tenant in names:
-            del self._devices_of[self.tenants[tenant]][self.names[index]]
-            self.names[index] = ""
+        self._names.forget(self.keys_of(devices), devices)
         np.subtract.at(self._in_shard, reg["shard"][devices], 1)
         reg.reset(devices)
         reg["shard"][devices] = FREE
@@ -270,10 +293,13 @@ class Registry:
         self.series["device"][freed] = self._nobody
         self._free_series = np.concatenate([self._free_series, freed])
         used = np.flatnonzero(self.series["device"] != self._nobody)
-        owner, metric = self.series["device"][used], self.series["metric"][used]
-        keys = (owner.astype(np.int64) << _METRIC_BITS) | metric
-        self._series_index.replace(keys, used.astype(np.int32))
+        self._series_index.replace(used.astype(np.int32))
         return gone
+
+    def _keys_of_series(self, series: Int32) -> Int64:
+        owner = self.series["device"][series].astype(np.int64)
+        keys: Int64 = (owner << _METRIC_BITS) | self.series["metric"][series]
+        return keys
 
     def intern_series(self, device: Int32, metric: Labels, *, limited: bool = True) -> Int32:
         """Return the series of each row, registering new ones.
@@ -290,8 +316,8 @@ class Registry:
             kept = self._room(owner, np.argsort(first), limited)
             slots = np.full(len(fresh), ABSENT, np.int32)
             made = slots[kept] = self._place_series(int(kept.sum()))
-            self._series_index.add(fresh[kept], made)
             self.series["device"][made], self.series["metric"][made] = owner[kept], kind[kept]
+            self._series_index.add(made)
             found[missing] = slots[inverse]
         return found
 
@@ -339,3 +365,12 @@ class Registry:
     def series_of(self, devices: Bool) -> Int64:
         """Return the series of the devices in a mask, ascending."""
         return np.flatnonzero(devices[self.series["device"]])
+
+
+def _nth_of(groups: Int32) -> Int64:
+    """Return how many rows of its own group lie before each row."""
+    order = np.argsort(groups, kind="stable")
+    grouped = groups[order]
+    nth = np.empty(len(groups), np.int64)
+    nth[order] = np.arange(len(groups)) - np.searchsorted(grouped, grouped)
+    return nth

@@ -34,7 +34,6 @@ _CURRENT: dict[str, tuple[Any, Any]] = {
     "next": (np.int64, 0),
     "base": (np.int64, 0),
     "recent": (np.uint64, ALL),
-    "given_up": (np.int64, 0),
 }
 
 
@@ -71,6 +70,8 @@ class Sequences:
         self._max_holes = max_holes
         self.current = Columns(_CURRENT)
         self._older: dict[int, Older] = {}
+        self._given_up: dict[int, int] = {}
+        """Of the few devices that have lost any: how many messages were given up."""
 
     def see(self, device: Int32, boot: Int64, seq: Int64) -> UInt8:
         """Mark messages as seen, in order of arrival.
@@ -175,12 +176,14 @@ class Sequences:
         older.holes, older.floor = [], 0
         while len(older.boots) >= _BOOTS_PER_DEVICE:
             lost = older.boots.pop(next(iter(older.boots)))
-            self.current["given_up"][device] += lost.missing()
+            self._give_up(device, lost.missing())
 
     def _trim(self, device: int, numbering: Numbering) -> None:
-        lost = numbering.trim(self._max_holes)
+        self._give_up(device, numbering.trim(self._max_holes))
+
+    def _give_up(self, device: int, lost: int) -> None:
         if lost:
-            self.current["given_up"][device] += lost
+            self._given_up[device] = self._given_up.get(device, 0) + lost
 
     def _load(self, device: int) -> Numbering:
         c, older = self.current, self._older.get(device)
@@ -206,8 +209,9 @@ class Sequences:
     def forget(self, devices: Int64) -> None:
         """Forget some devices: under their indices others may come."""
         self.current.reset(devices)
-        for device in devices.tolist() if self._older else ():
+        for device in devices.tolist() if self._older or self._given_up else ():
             self._older.pop(device, None)
+            self._given_up.pop(device, None)
 
     def missing(self, device: int) -> int:
         """Return how many messages of a device have not come: those awaited and those given up."""
@@ -215,7 +219,7 @@ class Sequences:
             return 0
         former = self._older[device].boots.values() if device in self._older else ()
         awaited = self._load(device).missing() + sum(n.missing() for n in former)
-        return awaited + int(self.current["given_up"][device])
+        return awaited + self._given_up.get(device, 0)
 
     def snapshot(self, devices: Int64) -> dict[str, Any]:
         """Return the numbering of some devices, which are numbered from zero in it."""
@@ -230,15 +234,20 @@ class Sequences:
                     for b, n in kept.boots.items()
                 ]
                 older[i] = [list(kept.holes), kept.floor, boots]
-        return {"columns": self.current.select(devices), "older": older}
+        columns = self.current.select(devices)
+        given_up = [self._given_up.get(device, 0) for device in devices.tolist()]
+        columns["given_up"] = np.asarray(given_up, np.int64)
+        return {"columns": columns, "older": older}
 
     def restore(self, devices: Int64, state: dict[str, Any]) -> None:
         """Load what :meth:`snapshot` returned, for devices of new indices."""
         if not len(devices):
             return
         self.current.grow_to(int(devices.max()) + 1)
-        for name, values in state["columns"].items():
-            self.current[name][devices] = values
+        for name in _CURRENT:
+            self.current[name][devices] = state["columns"][name]
+        given_up = zip(devices.tolist(), state["columns"]["given_up"].tolist(), strict=True)
+        self._given_up |= {device: lost for device, lost in given_up if lost}
         for i, (holes, floor, boots) in state["older"].items():
             former = {
                 boot: Numbering(after, base, recent, low, [(a, b) for a, b in gaps])

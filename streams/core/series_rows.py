@@ -21,7 +21,11 @@ from streams.core.selectors import Names
 _REMEMBERED = 100_000
 _DEVICE_BITS = 32
 _PACKED = 1 << 62
-_SERIES: dict[str, tuple[Any, Any]] = {"first": (np.int64, 0), "count": (np.int64, 0)}
+_SERIES: dict[str, tuple[Any, Any]] = {
+    "key": (np.int64, 0),
+    "first": (np.int64, 0),
+    "count": (np.int64, 0),
+}
 Learn = Callable[[Names, str], Mapping[str, NDArray[Any]]]
 """From a series and a window to its rows, as columns of one length."""
 
@@ -65,17 +69,18 @@ class SeriesRows:
             fresh, first, inverse = np.unique(keys[missing], return_index=True, return_inverse=True)
             made = np.empty(len(fresh), np.int64)
             for i in np.argsort(first).tolist():
-                made[i] = self._add(found, int(rows[missing[first[i]]]))
-            self._index.add(fresh, made.astype(np.int32))
+                made[i] = self._add(found, int(rows[missing[first[i]]]), int(fresh[i]))
+            self._index.add(made.astype(np.int32))
             series[missing] = made[inverse]
         return series
 
-    def _add(self, found: WindowResults, row: int) -> int:
+    def _add(self, found: WindowResults, row: int, key: int) -> int:
         names = Names(found.tenant[row], found.site[row], found.device[row], found.metric[row])
         learned = dict(self._learn(names, found.window[row]))
         n = len(next(iter(learned.values()), ()))
         number, first = self._series.n, self.columns.n
-        self._series.append({"first": np.asarray([first]), "count": np.asarray([n])}, 1)
+        facts = {"key": key, "first": first, "count": n}
+        self._series.append({name: np.asarray([fact]) for name, fact in facts.items()}, 1)
         if n:
             self.columns.append(learned, n)
         return number
@@ -84,8 +89,8 @@ class SeriesRows:
         """Forget what was learned; it follows from the names."""
         self._devices: dict[str, int] = {}
         self._others: dict[tuple[str, ...], int] = {}
-        self._index = Index()
         self._series, self.columns = Columns(_SERIES), Columns(self._spec)
+        self._index = Index(lambda series: self._series["key"][series])
 
 
 def _numbered(column: Labels, known: dict[str, int]) -> Int64:

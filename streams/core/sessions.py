@@ -24,7 +24,7 @@ import numpy as np
 from streams.core.aggregates import NO_ROWS, Aggregates, Arrays, Rows
 from streams.core.columns import Columns
 from streams.core.emission import Writer
-from streams.core.open_windows import LIFE, OpenWindows
+from streams.core.open_windows import LIFE, OpenWindows, WatermarkOf
 from streams.core.readings import Bool, Int32, Int64
 from streams.core.results import PROVISIONAL, WindowResults
 from streams.core.windows import Session
@@ -245,14 +245,14 @@ class SessionOperator:
 
     # -- state --------------------------------------------------------------------------
 
-    def sweep(self, watermark_ms: Int64) -> None:
+    def sweep(self, watermark_of: WatermarkOf) -> None:
         """See :class:`~streams.core.operators.Operator`."""
         c, d = self._columns, self._definition
         if c.n < self._sweep_at:
             return
         # A reading up to a gap after the last one may still join, within its own horizon.
         kept_ms = d.horizon_ms + d.gap_ms
-        gone = c["closed"] & (watermark_ms[c["device"]] >= c["closes_ms"] + kept_ms)
+        gone = c["closed"] & (watermark_of(c["device"]) >= c["closes_ms"] + kept_ms)
         self._drop(gone)
         self._sweep_at = max(_SWEEP_AT, 2 * c.n)
 

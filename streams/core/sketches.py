@@ -34,7 +34,7 @@ class Sketches:
 
     def __init__(self) -> None:
         self._bins = Columns({"slot": (np.int32, 0), "code": (np.int32, 0), "count": (np.int64, 0)})
-        self._index = Index()
+        self._index = Index(self._keys_of)
         self._of_pane = Chains()
 
     def __len__(self) -> int:
@@ -104,19 +104,21 @@ class Sketches:
             fresh, first, inverse = np.unique(keys[missing], return_index=True, return_inverse=True)
             made = np.arange(len(self), len(self) + len(fresh))
             heads = missing[first]
-            self._index.add(fresh, made.astype(np.int32))
             self._bins.append({"slot": slots[heads], "code": code[heads]}, len(heads))
+            self._index.add(made.astype(np.int32))
             self._of_pane.insert(slots[heads], made)
             rows[missing] = made[inverse]
         np.add.at(self._bins["count"], rows, count)
 
     def _rebuild(self) -> None:
-        slot = self._bins["slot"].astype(np.int64)
-        self._index.replace(
-            (slot << _CODE_BITS) | self._bins["code"], np.arange(len(self), dtype=np.int32)
-        )
+        self._index.replace(np.arange(len(self), dtype=np.int32))
         self._of_pane = Chains()
-        self._of_pane.insert(slot, np.arange(len(self)))
+        self._of_pane.insert(self._bins["slot"], np.arange(len(self)))
+
+    def _keys_of(self, rows: Int32) -> Int64:
+        slot = self._bins["slot"][rows].astype(np.int64)
+        keys: Int64 = (slot << _CODE_BITS) | self._bins["code"][rows]
+        return keys
 
 
 def codes_of(value: Float64) -> Int32:

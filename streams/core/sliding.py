@@ -34,7 +34,7 @@ from streams.core.aligned import AlignedOperator, rows_of
 from streams.core.columns import Columns
 from streams.core.emission import Writer
 from streams.core.keyed import Keyed
-from streams.core.open_windows import LIFE
+from streams.core.open_windows import LIFE, WatermarkOf
 from streams.core.points import (
     ARRIVAL,
     NO_POINTS,
@@ -248,13 +248,15 @@ class SlidingOperator(AlignedOperator):
 
     # -- state --------------------------------------------------------------------------
 
-    def sweep(self, watermark_ms: Int64) -> None:
+    def sweep(self, watermark_of: WatermarkOf) -> None:
         """See :class:`~streams.core.operators.Operator`."""
-        self._sweep(watermark_ms, self._sliding.horizon_ms)
+        self._sweep(watermark_of, self._sliding.horizon_ms)
         if self._held < self._sweep_points_at:
             return
-        for points in self._points.values():
-            self._forget_points(points, int(watermark_ms[points.device]))
+        held = list(self._points.values())
+        watermark_ms = watermark_of(np.asarray([points.device for points in held], np.int64))
+        for points, reached_ms in zip(held, watermark_ms.tolist(), strict=True):
+            self._forget_points(points, reached_ms)
         self._points = {series: p for series, p in self._points.items() if p.n}
         self._held = sum(points.n for points in self._points.values())
         self._sweep_points_at = max(_SWEEP_AT, 2 * self._held)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from streams.core.aggregates import kept_of
+from streams.core.classes import COLUMNS
 from streams.core.engine import StreamEngine
 from streams.core.identities import pack, unpack
 from streams.core.index import ABSENT
@@ -38,6 +39,7 @@ def take(engine: StreamEngine, devices: Int64) -> State:
     key_series, key_t = unpack(engine.identities.snapshot(mask))
     columns = reg.devices.select(devices)
     del columns["tenant"], columns["shard"]
+    columns |= {name: columns[name].astype(np.int64) for name in COLUMNS}
     windows = [operator.snapshot(series) for operator in engine.operators]
     return {
         "names": [list(key) for key in reg.keys_of(devices)],
@@ -82,6 +84,7 @@ def put(engine: StreamEngine, shard: int, state: State) -> Int32:
     _check(state["definitions"], [d.written for d in engine.definitions])
     reg = engine.registry
     device = reg.restore_devices(state["names"], shard)
+    reg.expect(max(int(state["devices"][name].max(initial=0)) for name in COLUMNS))
     for name, values in state["devices"].items():
         reg.devices[name][device] = values
     _add_late(engine, device, state["late_for"])

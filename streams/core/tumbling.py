@@ -16,7 +16,7 @@ from streams.core.aggregates import NO_ROWS, Aggregates, Arrays, Rows
 from streams.core.aligned import AlignedOperator, rows_of
 from streams.core.emission import Writer
 from streams.core.keyed import Keyed
-from streams.core.open_windows import LIFE
+from streams.core.open_windows import LIFE, WatermarkOf
 from streams.core.readings import Bool, Int32, Int64
 from streams.core.windows import Calendar, Tumbling
 
@@ -48,9 +48,9 @@ class TumblingOperator(AlignedOperator):
         self._open.count_late(slots, rows.before_ms)
         return NO_ROWS
 
-    def sweep(self, watermark_ms: Int64) -> None:
+    def sweep(self, watermark_of: WatermarkOf) -> None:
         """See :class:`~streams.core.operators.Operator`."""
-        new = self._sweep(watermark_ms, self._tumbling.horizon_ms)
+        new = self._sweep(watermark_of, self._tumbling.horizon_ms)
         if new is not None:
             self._aggregates.renumber(new)
 

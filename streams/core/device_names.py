@@ -1,0 +1,87 @@
+"""Which device has which name: dicts while devices are few, a :class:`NameTable` when many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from streams.core.index import ABSENT
+from streams.core.name_table import Behind, NameTable
+from streams.core.readings import Int32, Int64
+
+MANY = 65_536
+"""Devices beyond which their names no longer lie in the caches of a core anyway."""
+
+
+class DeviceNames:
+    """Tenants and names of the devices of one partition, by the caller's dense index.
+
+    :param many: devices beyond which names are kept in a table, for good.
+    """
+
+    def __init__(self, many: int = MANY) -> None:
+        self._many = many
+        self._codes: dict[str, int] = {}
+        self._of: dict[str, dict[str, int]] = {}
+        self._listed: list[str] = []
+        self._table: NameTable | None = None
+        self.values: Sequence[str] = self._listed
+        """The name of each index, empty where it is free."""
+
+    def find(self, tenant: str, names: Sequence[str]) -> Int32:
+        """Return the index of each of a tenant's devices, ``ABSENT`` where it is not here."""
+        if self._table is not None:
+            begin = self._begin(tenant)
+            return self._table.find([begin + name.encode() for name in names])
+        known = self._of.get(tenant, {})
+        return np.asarray([known.get(name, ABSENT) for name in names], np.int32)
+
+    def find_all(self, named: Sequence[Sequence[str]]) -> Int32:
+        """Return the index of each device, given as tenant and name, ``ABSENT`` as above."""
+        if self._table is not None:
+            return self._table.find(self._keys(named))
+        found = [self._of.get(tenant, {}).get(name, ABSENT) for tenant, name in named]
+        return np.asarray(found, np.int32)
+
+    def put(self, named: Sequence[Sequence[str]], indices: Int32) -> None:
+        """Give indices that are free, or the next ones, to devices that are not here."""
+        for tenant in dict.fromkeys(tenant for tenant, _ in named):
+            self._codes.setdefault(tenant, len(self._codes))
+        if self._table is not None:
+            self._table.put(self._keys(named), indices)
+            return
+        self._listed += [""] * (int(indices.max(initial=-1)) + 1 - len(self._listed))
+        for (tenant, name), index in zip(named, indices.tolist(), strict=True):
+            self._of.setdefault(tenant, {})[name] = index
+            self._listed[index] = name
+        if len(self._listed) > self._many:
+            self._tabulate()
+
+    def forget(self, named: Sequence[tuple[str, str]], indices: Int64) -> None:
+        """Free the indices of devices, given as tenant and name."""
+        if self._table is not None:
+            self._table.free(indices)
+            return
+        for (tenant, name), index in zip(named, indices.tolist(), strict=True):
+            del self._of[tenant][name]
+            self._listed[index] = ""
+
+    def _tabulate(self) -> None:
+        table = NameTable()
+        for tenant, known in self._of.items():
+            begin = self._begin(tenant)
+            keys = [begin + name.encode() for name in known]
+            table.put(keys, np.fromiter(known.values(), np.int32, len(known)))
+        self._table, self.values = table, Behind(table)
+        self._of, self._listed = {}, []
+
+    def _keys(self, named: Sequence[Sequence[str]]) -> list[bytes]:
+        begins = {
+            tenant: self._begin(tenant) for tenant in dict.fromkeys(tenant for tenant, _ in named)
+        }
+        return [begins[tenant] + name.encode() for tenant, name in named]
+
+    def _begin(self, tenant: str) -> bytes:
+        # A number has no slash: so the first one ends it, whatever is in the names.
+        return b"%d/" % self._codes.get(tenant, ABSENT)
