@@ -13,7 +13,7 @@ from streams.errors import TopicMismatchError
 from streams.settings import Topics
 from streams.topics import TopicSpec, specs
 
-_VISIBLE_S = 30.0
+_VISIBLE_S = 120.0
 
 
 async def apply(bootstrap: str, settings: Topics) -> list[str]:
