@@ -16,7 +16,7 @@ from tests.integration.gateway_child import gateway, unique
 from tests.integration.test_edge_readings import rows
 from tests.waiting import PATIENCE_S, eventually, eventually_async
 
-_BYTES_PER_S = 200
+_BYTES_PER_S = 125
 _ROWS, _ROWS_PER_POST = 20_000, 2_000
 _LEAST_S = _ROWS * 53 / 8 / _BYTES_PER_S
 """The backlog takes longer: no code is shorter than the 53 random bits in each value."""
