@@ -20,7 +20,7 @@ import orjson
 from streams.pki import Pki
 from streams.sim.proxy import Proxy
 from tests.conftest import Servers
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 
 CLOUD = ("worker", "gateway", "api")
 PATHS = [
@@ -106,7 +106,7 @@ class World:
             for name, proxy in proxies.items()
         }
         self.edges: dict[str, subprocess.Popen[bytes]] = {}
-        self.http = httpx.Client(timeout=20)
+        self.http = httpx.Client(timeout=PATIENCE_S)
         self.starts = 0
         self.roles: set[str] = set()
         self.last: dict[str, int] = {}
@@ -129,7 +129,6 @@ class World:
             port = self.env[f"HEADWATER_OPS__{name.upper()}_PORT"]
             eventually(
                 lambda port=port: self._answers(f"http://127.0.0.1:{port}/readyz"),
-                within_s=90,
                 what=f"{name} ready",
             )
 
@@ -138,7 +137,7 @@ class World:
         self.edges[name] = self._start(
             f"edge-{name}", env=site.env, module="tests.scenario.edge_child"
         )
-        eventually(lambda: self._answers(f"{site.url}/readyz"), within_s=90, what=f"{name} ready")
+        eventually(lambda: self._answers(f"{site.url}/readyz"), what=f"{name} ready")
 
     def kill_edge(self, name: str) -> None:
         child = self.edges.pop(name)
@@ -238,7 +237,6 @@ class World:
         for site in self.sites.values():
             eventually(
                 lambda s=site: self.http.get(f"{s.url}/v1/status").json()["connected"],
-                within_s=30,
                 what=f"{site.name} linked",
             )
 
