@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    # A Kafka of a test lives for seconds: what the JVM's second compiler does for it, it never gets
+    # back (half of the time that a start takes).
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
     # A shell's background job ignores Ctrl-C, and so would every process that a test starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,6 +60,11 @@ class Servers:
     def stop(self, name: str) -> None:
         """Stop one server; its port and its data stay."""
         supervisor.stop_one(self.state, name)
+
+    def kill(self, name: str) -> None:
+        """Kill -9, and wait until it is gone."""
+        os.kill(self.pid(name), signal.SIGKILL)
+        self.stop(name)
 
     def start(self, name: str) -> None:
         """Start a stopped server again."""
@@ -84,13 +93,19 @@ class Servers:
         return Settings(**values)
 
 
-@pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Kafka with all topics, mosquitto and InfluxDB, shared by the whole run."""
-    state = tmp_path_factory.mktemp("servers")
+@contextmanager
+def fresh_servers(state: Path) -> Iterator[Servers]:
+    """Kafka with all topics and nothing in them, mosquitto and InfluxDB."""
     with supervisor.services(state) as addresses:
         asyncio.run(topic_admin.apply(addresses["kafka"], Settings().topics))
         yield Servers(state, addresses)
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Kafka with all topics, mosquitto and InfluxDB, shared by the whole run."""
+    with fresh_servers(tmp_path_factory.mktemp("servers")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -111,9 +126,15 @@ def influx(servers: Servers) -> str:
 @pytest.fixture
 def own_servers(tmp_path: Path) -> Iterator[Servers]:
     """A set of one's own (about 8 s): for tests that stop servers or count whole topics."""
-    with supervisor.services(tmp_path / "servers") as addresses:
-        asyncio.run(topic_admin.apply(addresses["kafka"], Settings().topics))
-        yield Servers(tmp_path / "servers", addresses)
+    with fresh_servers(tmp_path / "servers") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def module_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """A set for the tests of one file, which use names of their own."""
+    with fresh_servers(tmp_path_factory.mktemp("servers")) as found:
+        yield found
 
 
 @pytest.fixture

@@ -192,9 +192,8 @@ class SiteWindows:
             series = snapshots.restore(self._engine, shard, self._offset, state)
         except ValueError as error:
             raise StateError(f"the windows of this edge: {error}") from error
-        if self._watch is not None:
-            if "detector" in state:
-                self._watch.put(series, state)
+        if self._watch is not None and "detector" in state:
+            self._watch.put(series, state)
 
     def _state(self, shard: int) -> dict[str, Any]:
         engine = self._engine

@@ -13,7 +13,7 @@ from streams.errors import TopicMismatchError
 from streams.settings import Topics
 from streams.topics import TopicSpec, specs
 
-_VISIBLE_S = 30.0
+_VISIBLE_S = 120.0
 _OF_TOPIC = 1
 """Kafka's ``DYNAMIC_TOPIC_CONFIG``: a value that is set of the topic itself, and no default."""
 _Config = dict[str, tuple[str, bool]]

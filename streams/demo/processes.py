@@ -17,7 +17,7 @@ from streams.errors import ServiceError
 from streams.services.process import tail
 
 PROCFILE = Path(__file__).parents[2] / "Procfile"
-_READY_S = 60.0
+_READY_S = 180.0
 _STOP_S = 20.0
 
 

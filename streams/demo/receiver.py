@@ -13,7 +13,7 @@ from streams.alerts.receiver import receiver_app
 from streams.errors import ServiceError
 from streams.services.ports import HOST
 
-_START_S = 15.0
+_START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ _FLEET = 20
 _DEVICE = f"{FLEET_SITE}-00"
 _KILL_AT = 0.45
 _CUT_AT = 0.15
-_SETTLE_S = 120.0
+_SETTLE_S = 300.0
 _SHARES = {
     Fault.SPIKE: 0.004,
     Fault.DUPLICATE: 0.01,

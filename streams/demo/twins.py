@@ -10,7 +10,7 @@ import httpx
 
 from streams.errors import ServiceError
 
-_PATIENCE_S = 60.0
+_PATIENCE_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Ends:
 
     def write(self, base: str, fields: dict[str, Any]) -> None:
         """Change fields at one end."""
-        httpx.patch(base, json=fields, timeout=5.0).raise_for_status()
+        httpx.patch(base, json=fields, timeout=30.0).raise_for_status()
 
     def equal(self) -> bool:
         """Whether both ends show the same cells and the same conflicts."""

@@ -136,7 +136,9 @@ def _java() -> Item:
     shown = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', shown)
     ok = version is not None and int(version.group(1)) >= _JAVA
-    return Item("java 17+", ok, shown.splitlines()[0] if shown else "unknown", fix)
+    # Before it may stand a note of options from the environment.
+    told = next((line for line in shown.splitlines() if "version" in line), "unknown")
+    return Item("java 17+", ok, told, fix)
 
 
 def _reachable(what: str, address: str, variable: str) -> Item:

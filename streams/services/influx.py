@@ -64,7 +64,8 @@ def command(root: Path) -> tuple[str, list[str]]:
 
 def make_database(address: str) -> None:
     """Create the database that the default bucket names; an existing one is left alone."""
-    answer = httpx.post(f"{address}/query", params={"q": f"CREATE DATABASE {DATABASE}"})
+    question = {"q": f"CREATE DATABASE {DATABASE}"}
+    answer = httpx.post(f"{address}/query", params=question, timeout=60.0)
     answer.raise_for_status()
 
 

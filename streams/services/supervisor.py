@@ -17,7 +17,7 @@ from streams.services.process import Running, start, stop, wait_ready
 from streams.settings import Settings, named_servers
 
 NAMES = ("kafka", "mqtt", "influx")
-_READY_S = 90.0
+_READY_S = 180.0
 _COMMANDS = {"kafka": kafka.command, "mqtt": mosquitto.command, "influx": influx.command}
 _FILE = "services.json"
 _LOCK = "services.lock"
@@ -57,7 +57,7 @@ def up(state: Path, only: Sequence[str] = NAMES, *, report: Report = _quiet) -> 
     state = state.absolute()
     state.mkdir(parents=True, exist_ok=True)
     with locked(state / _LOCK):
-        running = _read(state)
+        running, begun = _read(state), []
         for name in only:
             existing = named(name)
             if existing:
@@ -67,8 +67,12 @@ def up(state: Path, only: Sequence[str] = NAMES, *, report: Report = _quiet) -> 
             else:
                 report(name, "starting (a first start installs it)")
                 running[name] = _start(name, state / name)
+                begun.append(name)
                 _write(state, running)
-                report(name, f"ready at {running[name].address}")
+        # All of them at once: each takes its time.
+        for name in begun:
+            _wait_ready(running[name])
+            report(name, f"ready at {running[name].address}")
     return {name: named(name) or running[name].address for name in only}
 
 
@@ -116,11 +120,13 @@ def services(state: Path, only: Sequence[str] = NAMES) -> Iterator[dict[str, str
 def _start(name: str, root: Path) -> Running:
     root.mkdir(parents=True, exist_ok=True)
     address, command = _COMMANDS[name](root)
-    server = start(name, address, command, root, {})
-    wait_ready(server, _READY_S, _PROBES[name](address))
-    if name == "influx":
-        influx.make_database(address)
-    return server
+    return start(name, address, command, root, {})
+
+
+def _wait_ready(server: Running) -> None:
+    wait_ready(server, _READY_S, _PROBES[server.name](server.address))
+    if server.name == "influx":
+        influx.make_database(server.address)
 
 
 def _kafka_probe(address: str) -> Callable[[], bool]:

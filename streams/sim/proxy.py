@@ -8,10 +8,10 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
-from streams.services.ports import HOST
+from streams.services.ports import HOST, free_port
 
 _CHUNK = 65_536
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 
 
 class Proxy:
@@ -29,7 +29,8 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self.port = 0
+        # None that the system hands out: while the link is cut, nobody else gets it by chance.
+        self.port = free_port()
 
     def __enter__(self) -> Proxy:
         self._thread.start()
@@ -68,7 +69,6 @@ class Proxy:
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, HOST, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
         if self._server is not None:

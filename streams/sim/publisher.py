@@ -15,7 +15,7 @@ from streams.errors import ServiceError
 from streams.sim.sensors import Message
 
 _WINDOW = 500
-_PATIENCE_S = 30.0
+_PATIENCE_S = 120.0
 _TICK_S = 0.005
 
 

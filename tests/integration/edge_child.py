@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 
 from streams.services.ports import free_port
-from tests import wall_clock
-from tests.waiting import eventually
+from tests import wall_clock, web
+from tests.waiting import PATIENCE_S, eventually
 from tests.wall_clock import WallClock
 
 
@@ -64,13 +64,13 @@ class EdgeChild:
 
     def ready(self) -> bool:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2)
+            answer = httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=10)
         except httpx.HTTPError:
             return False
         return answer.status_code == 200
 
     def get(self, path: str) -> dict[str, Any]:
-        answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+        answer = web.get(f"http://127.0.0.1:{self.port}{path}")
         found: dict[str, Any] = answer.raise_for_status().json()
         return found
 
@@ -83,23 +83,23 @@ class EdgeChild:
         return int(lanes[lane])
 
     def metric(self, name: str) -> float:
-        text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=5).text
+        text = web.get(f"http://127.0.0.1:{self.port}/metrics").text
         found = re.search(rf"^headwater_edge_{re.escape(name)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
     def post(self, rows: list[dict[str, Any]]) -> httpx.Response:
-        return httpx.post(f"http://127.0.0.1:{self.http_port}/v1/readings", json=rows, timeout=30)
+        return web.post(f"http://127.0.0.1:{self.http_port}/v1/readings", json=rows)
 
     def kill(self) -> None:
         """End at once, as by kill -9."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait()
 
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
 
 @contextmanager

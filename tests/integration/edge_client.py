@@ -70,7 +70,7 @@ class EdgeClient:
         topic = up_topic(self.tenant, self.site)
         self.client.publish(topic, zstd.compress(payload), qos=1, properties=properties)
 
-    def send_until_answered(self, batches: dict[str, bytes], within_s: float = 60.0) -> None:
+    def send_until_answered(self, batches: dict[str, bytes]) -> None:
         """Send again what is not answered, every second."""
         last_s = 0.0
 
@@ -83,7 +83,7 @@ class EdgeClient:
                     self.send(batch, batches[batch])
             return not missing
 
-        eventually(answered, within_s=within_s)
+        eventually(answered)
 
 
 @contextmanager

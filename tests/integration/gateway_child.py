@@ -25,7 +25,8 @@ from streams.core.readings import Readings
 from streams.services.ports import free_port
 from streams.settings import Topics
 from streams.topics import READINGS, REJECTED
-from tests.waiting import eventually
+from tests import web
+from tests.waiting import PATIENCE_S, eventually
 
 PARTITIONS = Topics().partitions
 
@@ -74,14 +75,14 @@ class GatewayChild:
 
     def ready(self) -> tuple[bool, str]:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2)
+            answer = httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=10)
         except httpx.HTTPError as error:
             return False, str(error)
         return answer.status_code == 200, answer.json()["why"]
 
     def metric(self, name: str, labels: str = "") -> float:
         """The value of ``headwater_gateway_NAME{LABELS}``; 0 if it has none yet."""
-        text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=2).text
+        text = web.get(f"http://127.0.0.1:{self.port}/metrics").text
         sample = f"headwater_gateway_{name}" + (f"{{{labels}}}" if labels else "")
         found = re.search(rf"^{re.escape(sample)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
@@ -90,13 +91,13 @@ class GatewayChild:
         """End gracefully; return the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         """End at once, as by kill -9."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait()
 
 
 @contextmanager
@@ -121,7 +122,7 @@ def script_running(script: Path) -> Iterator[None]:
         yield
     finally:
         child.terminate()
-        child.wait(10)
+        child.wait(PATIENCE_S)
 
 
 @contextmanager
@@ -141,7 +142,7 @@ def publisher(broker: str) -> Iterator[mqtt.Client]:
 
 def publish(client: mqtt.Client, topic: str, payload: bytes | str) -> None:
     """Publish with QoS 1, until the broker has it."""
-    client.publish(topic, payload, qos=1).wait_for_publish(30)
+    client.publish(topic, payload, qos=1).wait_for_publish(PATIENCE_S)
 
 
 @dataclass

@@ -13,10 +13,11 @@ from paho.mqtt import publish
 
 from streams.adapters import topic_admin
 from streams.adapters.log_reader import read_all
+from streams.audit import audit
 from streams.services import supervisor
 from streams.settings import Settings
 from tests.conftest import Servers
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 
 TOML = """
 [[windows]]
@@ -61,14 +62,14 @@ class Plant:
                     env=self.env, cwd=self.home, stdout=log, stderr=subprocess.STDOUT,
                 )  # fmt: skip
         for name in names:
-            eventually(lambda name=name: self._is_ready(name), within_s=90, what=f"{name} ready")
+            eventually(lambda name=name: self._is_ready(name), what=f"{name} ready")
 
     def end(self) -> None:
         for child in self.processes.values():
             child.terminate()
         for child in self.processes.values():
             try:
-                child.wait(20)
+                child.wait(30)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
@@ -91,7 +92,7 @@ class Plant:
     def run(self, *words: object, code: int = 0, **env: str) -> str:
         """Return what a command prints, once it has ended with *code*."""
         child = self.command(*words, **env)
-        out, err = child.communicate(timeout=90)
+        out, err = child.communicate(timeout=2 * PATIENCE_S)
         assert child.returncode == code, (words, child.returncode, out[-3000:], err[-3000:])
         return out or err
 
@@ -125,6 +126,13 @@ class Plant:
 
         values = read_toml(self.home / "headwater.toml").values
         return self.servers.settings(self.home, **values)
+
+
+def balanced(plant: Plant):
+    """Return what ``audit`` says, once it holds: sinks come after the results."""
+    settings = plant.settings()
+    eventually(lambda: asyncio.run(audit(settings)).holds, every_s=0.2, what="the audit holds")
+    return plant.ask("audit")
 
 
 def start_plant(state: Path, toml: str = TOML) -> Plant:

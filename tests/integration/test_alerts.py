@@ -39,12 +39,16 @@ class Receiver:
 
     def __init__(self):
         self.port, self.got, self.answers = free_port(), [], deque()
+        self.wants = b""
+        """What a message must contain to be taken."""
         app = FastAPI()
 
         @app.post("/")
         async def take(request: Request) -> Response:
-            self.got.append((dict(request.headers), await request.body()))
-            return Response(status_code=self.answers.popleft() if self.answers else 204)
+            body = await request.body()
+            self.got.append((dict(request.headers), body))
+            answer = 204 if self.wants in body else 503
+            return Response(status_code=self.answers.popleft() if self.answers else answer)
 
         config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="error")
         self.server = uvicorn.Server(config)
@@ -123,12 +127,15 @@ def test_an_alert_is_delivered_signed_and_retried_under_one_id(alerting, tmp_pat
     start, publish, receiver, signer = alerting
     start()
     receiver.answers.extend([503, 500, 302])
+    # A chart is an extra: where the machine is too busy to draw it in time, a message has none.
+    receiver.wants = b'"chart":'
     now_ms = int(time.time() * 1000)
     before_ms = now_ms - 300_000 + np.arange(30) * 10_000
     names = {"tenant": "t", "site": "s", "device": "pump", "metric": "m"}
     write_readings(tmp_path / "lake", before_ms, np.linspace(0.0, 1.0, 30), **names)
     publish(("pump", now_ms, 9.0))
-    eventually(lambda: len(receiver.got) == 4, within_s=60)
+    eventually(lambda: len(receiver.got) >= 4 and receiver.wants in receiver.got[-1][1])
+    receiver.wants = b""
     assert len(set(receiver.ids())) == 1
     headers, body = receiver.got[-1]
     payload = signer.verify(body, headers)
@@ -142,7 +149,7 @@ def test_an_alert_is_delivered_signed_and_retried_under_one_id(alerting, tmp_pat
     order = ("event_ms", "received_ms", "kafka_ms", "worker_ms", "queued_ms", "sent_ms")
     assert [hops[name] for name in order] == sorted(hops[name] for name in order)
     publish(("pump", now_ms + 1, 1.0))
-    eventually(lambda: len(receiver.got) == 5)
+    eventually(lambda: len(set(receiver.ids())) == 2)
     assert signer.verify(receiver.got[-1][1], receiver.got[-1][0])["type"] == "alert.resolved"
 
 
@@ -154,13 +161,13 @@ def test_what_an_edge_tells_is_delivered_once_also_over_a_kill(alerting):
     publish(fires, topic="edge.alerts")
     eventually(lambda: len(receiver.got) == 1)
     worker.kill()
+    worker.wait()
     start()
     publish(fires, over, topic="edge.alerts")
-    eventually(lambda: len(receiver.got) >= 2)
+    # A kill between a delivery and its note may deliver it again, under the same id.
+    eventually(lambda: len(set(receiver.ids())) == 2)
     told = [orjson.loads(body) for _, body in receiver.got]
     assert {one["data"]["id"] for one in told} == {fires["id"]}
-    # A kill between a delivery and its note may deliver it again, under the same id.
-    assert len(set(receiver.ids())) == 2
     assert {one["type"] for one in told} == {"alert.firing", "alert.resolved"}
 
 
@@ -169,24 +176,24 @@ def test_a_message_that_a_kill_interrupted_goes_out_under_its_id(alerting):
     receiver.answers.extend([503] * 1000)
     process = start()
     publish(("pump", 5, 9.0), ("fan", 5, 9.0))
-    eventually(lambda: len(set(receiver.ids())) == 2, within_s=60)
+    eventually(lambda: len(set(receiver.ids())) == 2)
     asked = set(receiver.ids())
     process.kill()
     process.wait()
     receiver.answers.clear()
     tried = len(receiver.got)
     start()
-    eventually(lambda: set(receiver.ids()[tried:]) == asked, within_s=60)
+    eventually(lambda: set(receiver.ids()[tried:]) == asked)
 
 
 def test_after_410_and_a_kill_messages_are_brought_back_and_a_correction_takes_one_back(alerting):
     start, publish, receiver, signer = alerting
     process = start()
     publish(result(1, 95.0), result(1, 60.0, device="fine"), topic="aggregates")
-    eventually(lambda: len(receiver.got) == 1, within_s=60)
+    eventually(lambda: len(receiver.got) == 1)
     receiver.answers.append(410)
     publish(result(1, 95.0, device="e"), topic="aggregates")
-    dead = eventually(lambda: orjson.loads(start.command("alerts", "dead", "--json")), within_s=60)
+    dead = eventually(lambda: orjson.loads(start.command("alerts", "dead", "--json")))
     assert [(entry["endpoint"], entry["alert"]["device"]) for entry in dead] == [("hook", "e")]
     assert "410 Gone" in dead[0]["reason"]
     process.kill()
@@ -198,9 +205,9 @@ def test_after_410_and_a_kill_messages_are_brought_back_and_a_correction_takes_o
     assert orjson.loads(start.command("alerts", "enable", "--json")) == ["hook"]
     start.command("alerts", "enable", "hook")
     start.command("alerts", "redeliver", dead[0]["id"])
-    eventually(lambda: receiver.ids().count(dead[0]["id"]) == 2, within_s=60)
+    eventually(lambda: receiver.ids().count(dead[0]["id"]) == 2)
     publish(result(1, 70.0, rank=1), topic="aggregates")
-    eventually(lambda: len(set(receiver.ids())) == 3, within_s=60)
+    eventually(lambda: len(set(receiver.ids())) == 3)
     fired, gone = (
         signer.verify(body, headers)["data"]
         for headers, body in (receiver.got[0], receiver.got[-1])
@@ -211,10 +218,14 @@ def test_after_410_and_a_kill_messages_are_brought_back_and_a_correction_takes_o
     schema = orjson.loads((DOCS / "alert.schema.json").read_bytes())
     for _, body in receiver.got:
         jsonschema.validate(orjson.loads(body), schema)
-    eventually(lambda: "delivered" in start.command("rules", "explain", gone["id"]))
-    told = orjson.loads(start.command("rules", "explain", gone["id"], "--json"))
+
+    def explained():
+        told = orjson.loads(start.command("rules", "explain", gone["id"], "--json"))
+        return told if {one["status"] for one in told["messages"]} == {"delivered"} else None
+
+    told = eventually(explained, what="all of its messages are noted as delivered")
+    assert "delivered" in start.command("rules", "explain", gone["id"])
     assert told["rule"]["over"] == 90.0
-    assert {one["status"] for one in told["messages"]} == {"delivered"}
     assert "is empty" in told["missing"]
 
 

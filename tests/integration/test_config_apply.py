@@ -22,8 +22,8 @@ from tests.integration.fleet import (
     oracle_of,
     told,
 )
-from tests.integration.plant import TOML, start_plant
-from tests.waiting import eventually
+from tests.integration.plant import TOML, balanced, start_plant
+from tests.waiting import PATIENCE_S, eventually
 
 MORE = """
 [[windows]]
@@ -112,7 +112,7 @@ def results(plant, window):
 
 def test_a_window_and_a_mapping_are_added_under_load_without_a_gap(plant):
     with Load(plant) as load:
-        eventually(lambda: len(load.sent) > 20, within_s=60)
+        eventually(lambda: len(load.sent) > 20)
         assert "the file says the same" in plant.run("config", "diff")
         (plant.home / "headwater.toml").write_text(FIRST + MORE)
         shown = plant.run("config", "diff", code=1)
@@ -127,21 +127,33 @@ def test_a_window_and_a_mapping_are_added_under_load_without_a_gap(plant):
             plant.publish("new", 5, topic="q/{device}/t")
             return any(device == "new" for device, _ in results(plant, "w"))
 
-        eventually(mapped, within_s=60, every_s=0.3, what="readings by the new mapping")
-        eventually(lambda: len(results(plant, "two-seconds")) > 3, within_s=60, every_s=0.3)
+        eventually(mapped, every_s=0.3, what="readings by the new mapping")
+        eventually(lambda: len(results(plant, "two-seconds")) > 3, every_s=0.3)
     last_ms = load.sent[-1]
 
     def whole():
         starts = sorted(s for d, s in results(plant, "two-seconds") if d == "steady")
         return starts[-1:] and starts[-1] + 2_000 >= last_ms - 2_000
 
-    eventually(whole, within_s=60, every_s=0.3)
-    counted = {s: n for (d, s), n in results(plant, "two-seconds").items() if d == "steady"}
-    first = min(counted)
+    eventually(whole, every_s=0.3)
+
+    def of_steady():
+        return {s: n for (d, s), n in results(plant, "two-seconds").items() if d == "steady"}
+
+    first = min(of_steady())
     assert first >= asked_ms - asked_ms % 2_000
-    # From its first window on every window is there, and has every reading.
-    for start in range(first, max(counted) + 1, 2_000):
-        assert counted[start] == sum(start <= t_ms < start + 2_000 for t_ms in load.sent)
+
+    def complete():
+        """From its first window on every window is there, and has every reading."""
+        counted = of_steady()
+        return all(
+            counted.get(start) == sum(start <= t_ms < start + 2_000 for t_ms in load.sent)
+            for start in range(first, max(counted) + 1, 2_000)
+        )
+
+    # Those of a window that fell silent and was closed are counted by a correction.
+    eventually(complete, every_s=0.3, what=of_steady)
+    counted = of_steady()
     # What was before it is told on demand.
     assert plant.ask("config", "rebuild", "two-seconds")[0]["told"]
 
@@ -153,12 +165,11 @@ def test_a_window_and_a_mapping_are_added_under_load_without_a_gap(plant):
             for start in starts
         )
 
-    assert from_the_beginning()
+    eventually(from_the_beginning, every_s=0.3)
     # The window that was there before counts all, over the change.
     eventually(
         lambda: sum(n for (d, _), n in results(plant, "w").items() if d == "steady")
-        == len(load.sent),
-        within_s=60, every_s=0.3, what="all readings",
+        == len(load.sent), every_s=0.3, what="all readings",
     )  # fmt: skip
     # What is asked later goes by what was applied, whatever the file says; an audit does not
     # miss windows of the time before.
@@ -166,12 +177,12 @@ def test_a_window_and_a_mapping_are_added_under_load_without_a_gap(plant):
     at = datetime.fromtimestamp(first / 1000, UTC).isoformat()
     shown = plant.run("explain", "steady", "x", at, "--window", "two-seconds", "--json")
     assert len(orjson.loads(shown)["inside"]) == counted[first]
-    assert orjson.loads(plant.run("audit", "--json"))["holds"]
+    assert balanced(plant)["holds"]
 
 
 def become_equal(pair):
     with suppress(AssertionError):
-        eventually(lambda: len(set(map(repr, map(ordered, pair())))) == 1, within_s=60, every_s=0.5)
+        eventually(lambda: len(set(map(repr, map(ordered, pair())))) == 1, every_s=0.5)
     found, expected = pair()
     assert found == expected
 
@@ -182,7 +193,7 @@ def ordered(found):
 
 def test_a_changed_window_goes_on_as_its_next_generation_over_a_kill(plant):
     with Fleet(plant) as load:
-        eventually(lambda: len(told(plant, "w")) >= 3, within_s=60, every_s=0.3)
+        eventually(lambda: len(told(plant, "w")) >= 3, every_s=0.3)
         (plant.home / "headwater.toml").write_text(CHANGED)
         shown = plant.run("config", "diff", code=1)
         assert "size_ms: 5000 -> 2000" in shown
@@ -192,11 +203,11 @@ def test_a_changed_window_goes_on_as_its_next_generation_over_a_kill(plant):
         plant.processes["worker"].kill()
         plant.processes["worker"].wait()
         plant.start("worker")
-        out, err = applying.communicate(timeout=60)
+        out, err = applying.communicate(timeout=2 * PATIENCE_S)
         assert applying.returncode == 0, err
         assert "w@2" in out
         live = lambda: {start for _, start in told(plant, "w@2")}  # noqa: E731
-        eventually(lambda: len(live()) > 1, within_s=60, every_s=0.3)
+        eventually(lambda: len(live()) > 1, every_s=0.3)
         assert load.sent
     rebuilt = plant.ask("config", "rebuild", "w", "--follow")
     assert rebuilt[0]["windows"] == ["w@2"]
@@ -214,7 +225,7 @@ def test_a_changed_window_goes_on_as_its_next_generation_over_a_kill(plant):
             assert repr(expected[key][rank]) == repr(numbers)
     # Once more tells the same, ended in between or not, and nothing counts twice where people look.
     notes, ended = plant.home / "rebuilds", plant.command("config", "rebuild")
-    eventually(lambda: any(notes.glob("*.json")) or ended.poll() is not None, within_s=60)
+    eventually(lambda: any(notes.glob("*.json")) or ended.poll() is not None)
     ended.kill()
     ended.communicate()
     again = plant.ask("config", "rebuild")[0]
@@ -236,8 +247,8 @@ def test_a_changed_window_goes_on_as_its_next_generation_over_a_kill(plant):
         counts = [ranks[max(ranks)][0] for ranks in told(plant, "w@2").values()]
         return plant.ask("lake", "query", query)[0]["n"] == sum(counts)
 
-    eventually(in_the_lake, within_s=60, every_s=1, what="the lake's current view")
-    assert plant.ask("audit")["holds"]
+    eventually(in_the_lake, every_s=1, what="the lake's current view")
+    assert balanced(plant)["holds"]
 
 
 def test_device_types_are_added_under_load_over_a_kill(plant):
@@ -250,7 +261,7 @@ def test_device_types_are_added_under_load_over_a_kill(plant):
         plant.processes["rollup"].kill()
         plant.processes["rollup"].wait()
         plant.start("rollup")
-        eventually(lambda: len(groups(plant)) > 3, within_s=60, every_s=0.3)
+        eventually(lambda: len(groups(plant)) > 3, every_s=0.3)
         (plant.home / "headwater.toml").write_text(CHANGED + LEAD + PUMPS)
         shown = plant.run("config", "apply", "--yes")
         assert "+ types: lead" in shown

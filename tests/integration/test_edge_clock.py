@@ -28,6 +28,12 @@ def given_up_after_s(
     return time.monotonic() - began_s
 
 
+def restarted(edge: EdgeChild, **env: str) -> None:
+    edge.kill()
+    edge.env |= env
+    edge.start()
+
+
 async def test_the_wall_clock_jumps_and_readings_expire_neither_early_nor_late(
     kafka: str, mqtt: str, tmp_path: Path
 ) -> None:
@@ -54,6 +60,8 @@ async def test_the_wall_clock_jumps_and_readings_expire_neither_early_nor_late(
         assert given_up_after_s(edge, clock, device, 0, 0) > _EXPIRY_S
         # An hour forth: they would be an hour old at once.
         assert given_up_after_s(edge, clock, device, 10, _HOUR_MS) > _EXPIRY_S
+        # With a link nothing waits for seconds, but on a busy machine it may: not for half an hour.
+        restarted(edge, HEADWATER_EDGE__SPOOL__EXPIRY_MS=str(_HOUR_MS // 2))
         link.heal()
         eventually(lambda: edge.status()["uplink"]["connected"])
         for first, moved_ms in ((20, 0), (30, -_HOUR_MS), (40, _HOUR_MS), (50, 0)):
@@ -66,7 +74,7 @@ async def test_the_wall_clock_jumps_and_readings_expire_neither_early_nor_late(
 
         await eventually_async(complete)
         eventually(lambda: edge.waiting() == edge.waiting("losses") == 0)
-        assert edge.status()["given_up"] == {"expired": 20}
+        assert edge.status()["given_up"] == {}
     # Those that were told as given up are not there, the others are.
     assert sorted(set(arrived.of(device))) == [float(n) for n in range(20, 60)]
     await arrived.consumer.stop()

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from streams.sim.proxy import Proxy
+from tests import web
 from tests.integration.edge_child import EdgeChild, edge_node
 from tests.integration.gateway_child import gateway, reader, unique
 from tests.waiting import eventually, eventually_async
@@ -80,7 +81,7 @@ class Numbered:
 def edit_twin(edge: EdgeChild, device: str) -> int:
     """Change a twin at the edge; return the status of the answer."""
     url = f"http://127.0.0.1:{edge.port}/v1/devices/{device}/twin"
-    answer = httpx.patch(url, json={"tags.note": "x" * 500}, timeout=10)
+    answer = web.patch(url, json={"tags.note": "x" * 500})
     assert answer.status_code in (200, 503), answer.text
     return answer.status_code
 

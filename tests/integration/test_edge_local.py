@@ -20,7 +20,7 @@ from tests.integration.edge_child import edge_node
 from tests.integration.gateway_child import gateway, publish, publisher, unique
 from tests.integration.test_alerts import Receiver
 from tests.integration.test_edge_readings import broker_of_the_site, coap_get
-from tests.waiting import eventually, eventually_async
+from tests.waiting import PATIENCE_S, eventually, eventually_async
 
 CONFIG = """
 [[mappings]]
@@ -84,18 +84,19 @@ def test_a_site_without_an_uplink_acts_by_itself_also_after_a_kill(tmp_path: Pat
         client.on_message = lambda _c, _d, m: heard.put((m.topic, orjson.loads(m.payload)))
         client.subscribe("set/#", qos=1)
         send(client, 0, [20.0, 90.0, 85.0])
-        topic, told = heard.get(timeout=30)
+        topic, told = heard.get(timeout=PATIENCE_S)
         (alert,) = eventually(lambda: edge.get("/v1/alerts"))
         assert topic == "set/boiler"
         assert (told["name"], told["args"], told["device"]) == ("fan", {"on": True}, "boiler")
         assert (told["alert"], told["state"]) == (alert["id"], "firing")
         assert (alert["rule"], alert["state"], alert["site"]) == ("hot", "firing", "north")
         # The other one waits for its device.
-        (lamp,) = edge.get("/v1/devices/lamp-boiler/commands")
+        (lamp,) = eventually(lambda: edge.get("/v1/devices/lamp-boiler/commands"))
         assert (lamp["name"], lamp["state"]) == ("lamp", "ready")
         # What was told waits in the spool for the uplink.
         assert eventually(lambda: edge.waiting("alerts")) == 1
-        windows = edge.get("/v1/devices/boiler/windows?metric=t&window=each")
+        kept = "/v1/devices/boiler/windows?metric=t&window=each"
+        windows = eventually(lambda: len(found := edge.get(kept)) >= 2 and found)
         assert [one["mean"] for one in windows] == [20.0, 90.0]
         local = edge.status()["local"]
         assert local["rules"] == [{"rule": "hot", "where": "edge", "firing": 1, "commands": 2}]
@@ -103,9 +104,9 @@ def test_a_site_without_an_uplink_acts_by_itself_also_after_a_kill(tmp_path: Pat
 
         edge.kill()
         edge.start()
-        assert edge.get("/v1/alerts?state=firing")[0]["id"] == alert["id"]
+        assert eventually(lambda: edge.get("/v1/alerts?state=firing"))[0]["id"] == alert["id"]
         send(client, 3, [20.0, 20.0, 20.0, 20.0])
-        topic, told = heard.get(timeout=30)
+        topic, told = heard.get(timeout=PATIENCE_S)
         assert (topic, told["args"], told["alert"]) == ("set/boiler", {"on": False}, alert["id"])
         eventually(lambda: edge.get("/v1/alerts")[0]["state"] == "resolved")
         assert eventually(lambda: edge.waiting("alerts") == 2)
@@ -161,9 +162,10 @@ async def test_windows_can_be_read_over_coap(tmp_path: Path) -> None:
         assert edge.post(rows).status_code == 202
         eventually(lambda: edge.metric("recent_windows") == 1)
         # More than one block.
-        windows = await coap_get(coap_port, "v1/windows/d/m")
-        assert [one["mean"] for one in windows] == [float(n) for n in range(39, 99)]
-        assert windows == edge.get("/v1/devices/d/windows")
+        expected = [float(n) for n in range(39, 99)]
+        kept = "/v1/devices/d/windows"
+        eventually(lambda: [one["mean"] for one in edge.get(kept)] == expected)
+        assert await coap_get(coap_port, "v1/windows/d/m") == edge.get(kept)
 
 
 async def test_alerts_of_an_edge_reach_their_topic_and_are_told_from_there(

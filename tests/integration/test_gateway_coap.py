@@ -10,7 +10,7 @@ from aiocoap import Code, Message
 
 from streams.services.ports import free_port
 from tests.integration.gateway_child import gateway, reader, unique
-from tests.waiting import eventually_async
+from tests.waiting import PATIENCE_S, eventually_async
 
 
 async def test_what_got_changed_is_in_kafka(kafka: str, mqtt: str, tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ async def test_what_got_changed_is_in_kafka(kafka: str, mqtt: str, tmp_path: Pat
         for payload in (b'{"m": -1}', batch):
             uri = f"coap://127.0.0.1:{port}/v1/readings?device={device}"
             message = Message(code=Code.POST, uri=uri, payload=payload, content_format=50)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 assert (await client.request(message).response).code is Code.CHANGED
 
     async def found() -> bool:

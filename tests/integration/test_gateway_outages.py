@@ -29,13 +29,13 @@ async def test_kafka_and_then_the_broker_restart_and_nothing_is_lost(
             await arrived.read()
             return set(arrived.of(device)) == {float(n) for n in range(20)}
 
-        await eventually_async(found, within_s=90)
-        eventually(lambda: child.metric("acknowledged_messages_total") == 20)
+        await eventually_async(found)
+        eventually(lambda: child.metric("acknowledged_messages_total") >= 20)
 
         own_servers.stop("mqtt")
         eventually(lambda: "MQTT broker" in child.ready()[1])
         own_servers.start("mqtt")
-        eventually(lambda: child.ready()[0], within_s=60)
+        eventually(lambda: child.ready()[0])
         with publisher(broker) as client:
             publish(client, f"{prefix}/{device}", '{"a": 20}')
 

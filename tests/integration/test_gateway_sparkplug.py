@@ -7,7 +7,7 @@ from pathlib import Path
 from streams.adapters.sparkplug_payload import REBIRTH, DataType, Metric, Payload, decode, encode
 from streams.intake.sparkplug import command_topic
 from tests.integration.gateway_child import gateway, publisher, reader, unique
-from tests.waiting import eventually, eventually_async
+from tests.waiting import PATIENCE_S, eventually, eventually_async
 
 
 async def test_a_node_is_heard_again_after_the_gateway_has_forgotten_its_birth(
@@ -25,7 +25,7 @@ async def test_a_node_is_heard_again_after_the_gateway_has_forgotten_its_birth(
 
         def send(kind: str, seq: int, *metrics: Metric) -> None:
             topic, payload = f"spBv1.0/{group}/{kind}/line", encode(Payload(None, seq, metrics))
-            client.publish(topic, payload, qos=1).wait_for_publish(30)
+            client.publish(topic, payload, qos=1).wait_for_publish(PATIENCE_S)
 
         def birth(value: float) -> None:
             send("NBIRTH", 0, Metric("load", 1, DataType.DOUBLE, None, value))
@@ -41,12 +41,14 @@ async def test_a_node_is_heard_again_after_the_gateway_has_forgotten_its_birth(
         assert decode(asked[0]).metrics[0].name == REBIRTH
         birth(0.9)
 
+        refused = f"spBv1.0/{group}/NDATA/line"
+
         async def found() -> bool:
             await arrived.read()
-            return 0.9 in arrived.of("line")
+            return 0.9 in arrived.of("line") and bool(arrived.refusals(refused))
 
         await eventually_async(found)
-        (refusal,) = arrived.refusals(f"spBv1.0/{group}/NDATA/line")
+        (refusal,) = arrived.refusals(refused)
     values = arrived.of("line")
     assert sorted(set(values)) == [0.5, 0.75, 0.9, 1.0]
     assert refusal[0]["hw-reason"] == b"unknown-alias"

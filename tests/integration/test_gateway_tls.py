@@ -28,7 +28,7 @@ from tests.integration.gateway_child import (
     reader,
     unique,
 )
-from tests.waiting import eventually, eventually_async
+from tests.waiting import PATIENCE_S, eventually, eventually_async
 
 PASSWORD = "correct horse"
 
@@ -99,7 +99,7 @@ def broker(folder: Path) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait()
 
 
 def settings(folder: Path, prefix: str, password: str = PASSWORD) -> str:
@@ -131,7 +131,7 @@ async def test_readings_pass_over_mutual_tls(kafka: str, tmp_path: Path) -> None
             for n in range(2_000)
         ]
         for one in sent:
-            one.wait_for_publish(30)
+            one.wait_for_publish(PATIENCE_S)
         client.disconnect()
         client.loop_stop()
 
@@ -167,7 +167,7 @@ def test_a_missing_file_ends_with_a_message_that_names_the_setting(
     child = GatewayChild(kafka, "mqtts://127.0.0.1:1", config).start(wait=False)
     assert child.process is not None
     try:
-        assert child.process.wait(30) == 2
+        assert child.process.wait(PATIENCE_S) == 2
     finally:
         child.kill()
     assert f"broker.{missing}" in child.log.read_text()

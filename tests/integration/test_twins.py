@@ -22,8 +22,9 @@ import pytest
 
 from streams.pki import Pki
 from streams.sim.proxy import Proxy
+from tests import web
 from tests.conftest import Servers
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = ("worker", "gateway", "api", "edge")
@@ -91,7 +92,7 @@ class World:
         """Run ``headwater twin``, or another group, and return what it prints."""
         command = [sys.executable, "-m", "streams.cli.main", group, *arguments]
         done = subprocess.run(
-            command, check=False, env=self.env, cwd=ROOT, capture_output=True, timeout=60
+            command, check=False, env=self.env, cwd=ROOT, capture_output=True, timeout=PATIENCE_S
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
@@ -112,13 +113,13 @@ class World:
         return self._patch(process, operations)
 
     def _patch(self, process: str, body: object) -> httpx.Response:
-        answer = httpx.patch(self._twin(process), json=body, params=self._query(process))
+        answer = web.patch(self._twin(process), json=body, params=self._query(process))
         assert answer.status_code == (200 if process == "edge" else 202), answer.text
         return answer
 
     def twin(self, process: str) -> dict[str, Any]:
         try:
-            answer = httpx.get(self._twin(process), params=self._query(process))
+            answer = web.get(self._twin(process), params=self._query(process))
         except httpx.TransportError:
             return {}
         return answer.json() if answer.status_code == 200 else {}
@@ -138,13 +139,25 @@ class World:
             same = all(edge[name] == cloud[name] for name in ("digest", "ledger_digest", "fields"))
             return (edge, cloud) if same and edge["in_sync"] else None
 
-        return eventually(met, within_s=90, what=f"{wanted} on both sides")
+        return eventually(met, what=f"{wanted} on both sides")
 
     def ready(self, process: str) -> bool:
         try:
             return httpx.get(f"{self.url(process)}/readyz").status_code == 200
         except httpx.TransportError:
             return False
+
+    def next_command(self) -> dict[str, Any]:
+        """Wait for the next command as the device, and take it."""
+        url = f"{self.url('edge')}/v1/devices/{self.device}/commands/next"
+
+        def taken() -> dict[str, Any] | None:
+            answer = web.post(url, params={"wait_ms": 20_000})
+            return answer.json() if answer.status_code == 200 else None
+
+        found = eventually(taken, what="a command for the device")
+        assert found is not None
+        return found
 
     def _twin(self, process: str) -> str:
         return f"{self.url(process)}/v1/devices/{self.device}/twin"
@@ -186,7 +199,7 @@ def running_world(servers: Servers, tmp_path: Path, brokers: Sequence[str] = ())
             for name in PROCESSES:
                 found.start(name)
             for process in PROCESSES:
-                eventually(lambda p=process: found.ready(p), within_s=90, what=f"{process} ready")
+                eventually(lambda p=process: found.ready(p), what=f"{process} ready")
             yield found
         finally:
             for child in started:
@@ -265,7 +278,7 @@ def test_the_command_line_changes_a_twin_and_explains_it(world: World) -> None:
             world.edit("edge", reported_seen=next(values))
             return watched.done()
 
-        eventually(seen, within_s=60)
+        eventually(seen)
         assert "reported.seen" in watched.result()
     world.edit("edge", reported_seen=None)
 
@@ -306,10 +319,9 @@ def test_a_command_is_carried_out_once_and_one_to_a_site_that_is_away_expires(
     sent = [command("send", world.device, "reboot", '{"delay_s": 5}', "--id", "r1")["id"]]
     sent.append(command("send", world.device, "reboot", '{"delay_s": 5}', "--id", "r1")["id"])
     assert sent == ["r1", "r1"]
-    taken = httpx.post(f"{base}/next", params={"wait_ms": 20_000}, timeout=30)
-    assert taken.json()["args"] == {"delay_s": 5}
-    assert httpx.post(f"{base}/next").status_code == 204
-    httpx.post(f"{base}/r1/report", json={"state": "done", "result": 7})
+    assert world.next_command()["args"] == {"delay_s": 5}
+    assert web.post(f"{base}/next").status_code == 204
+    web.post(f"{base}/r1/report", json={"state": "done", "result": 7}).raise_for_status()
     told = world.headwater("watch", world.device, "r1", *cloud, group="command").splitlines()
     assert orjson.loads(told[-1])["state"] == "done"
     shown = command("show", world.device, "r1")
@@ -318,27 +330,27 @@ def test_a_command_is_carried_out_once_and_one_to_a_site_that_is_away_expires(
 
     world.proxy.cut()
     command("send", world.device, "blink", "--id", "b1", "--ttl-ms", "500", "--site", "north")
-    command("send", world.device, "blink", "--id", "b2", "--ttl-ms", "60000", "--site", "north")
+    command("send", world.device, "blink", "--id", "b2", "--ttl-ms", "3600000", "--site", "north")
 
     def ended() -> dict[str, str]:
-        listed = httpx.get(
+        listed = web.get(
             f"{world.url('api')}/v1/devices/{world.device}/commands",
             params={"tenant": world.tenant},
         )
         return {one["id"]: one["state"] for one in listed.json()}
 
-    eventually(lambda: len(ended()) == 3, within_s=20, what="b1, b2 known")
+    eventually(lambda: len(ended()) == 3, what="b1, b2 known")
     command("cancel", world.device, "b2")
     wanted = {"r1": "done", "b1": "expired", "b2": "cancelled"}
-    eventually(lambda: ended() == wanted, within_s=30, what="expired without the device")
-    httpx.post(base, json={"name": "beep", "id": "e1"}).raise_for_status()
-    httpx.post(f"{base}/next").raise_for_status()
+    eventually(lambda: ended() == wanted, what="expired without the device")
+    web.post(base, json={"name": "beep", "id": "e1"}).raise_for_status()
+    web.post(f"{base}/next").raise_for_status()
     world.kill("edge")
     world.start("edge")
-    eventually(lambda: world.ready("edge"), within_s=90, what="edge ready")
+    eventually(lambda: world.ready("edge"), what="edge ready")
     world.proxy.heal()
     wanted |= {"e1": "failed"}
-    eventually(lambda: ended() == wanted, within_s=30, what="what happened while it was away")
+    eventually(lambda: ended() == wanted, what="what happened while it was away")
     assert command("show", world.device, "e1")["reason"] == "interrupted"
-    assert httpx.post(f"{base}/next").status_code == 204
+    assert web.post(f"{base}/next").status_code == 204
     assert "beep" in world.headwater("list", world.device, *cloud[:-1], group="command")

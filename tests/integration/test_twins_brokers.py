@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
-
+from tests import web
 from tests.conftest import Servers
 from tests.integration.test_gateway_brokers import another_broker
 from tests.integration.test_twins import World, running_world
@@ -20,13 +19,12 @@ def carried_out(world: World, number: int) -> None:
     cloud = ["--api", world.url("api"), "--tenant", world.tenant]
     world.headwater("send", world.device, "blink", "--id", f"c{number}", *cloud, group="command")
     base = f"{world.url('edge')}/v1/devices/{world.device}/commands"
-    taken = httpx.post(f"{base}/next", params={"wait_ms": 20_000}, timeout=30)
-    assert taken.json()["id"] == f"c{number}"
-    httpx.post(f"{base}/c{number}/report", json={"state": "done"}).raise_for_status()
+    assert world.next_command()["id"] == f"c{number}"
+    web.post(f"{base}/c{number}/report", json={"state": "done"}).raise_for_status()
 
     def done() -> bool:
         url = f"{world.url('api')}/v1/devices/{world.device}/commands"
-        listed = httpx.get(url, params={"tenant": world.tenant}).json()
+        listed = web.get(url, params={"tenant": world.tenant}).json()
         return {one["id"]: one["state"] for one in listed}.get(f"c{number}") == "done"
 
     eventually(done, what=f"c{number} is done")

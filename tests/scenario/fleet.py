@@ -19,10 +19,9 @@ from streams.adapters.log_reader import ends_of
 from streams.topics import READINGS
 from tests.scenario import next_version
 from tests.scenario.load import PARTITIONS
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 
 GROUP = "headwater-worker"
-PATIENCE_S = 90.0
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -97,7 +96,6 @@ class Fleet:
         try:
             eventually(
                 lambda: all(o.instance != instance for o in self._latest().values()),
-                within_s=PATIENCE_S,
                 every_s=0.2,
                 what=f"the partitions of the stopped {instance} are with others",
             )
@@ -113,15 +111,13 @@ class Fleet:
         running = {member.process for member in self.members.values()}
         eventually(
             lambda: {o.process for o in self._latest().values()} <= running,
-            within_s=PATIENCE_S,
             every_s=0.2,
             what="all partitions are with running workers",
         )
-        eventually(self._all_ready, within_s=PATIENCE_S, every_s=0.2, what="all ready")
+        eventually(self._all_ready, every_s=0.2, what="all ready")
         ends = self._ends()
         eventually(
             lambda: all(self._committed().get(p, 0) >= end for p, end in ends.items()),
-            within_s=PATIENCE_S,
             every_s=0.3,
             what=f"committed up to {ends}",
         )
@@ -130,7 +126,6 @@ class Fleet:
         """Wait until all is folded and stored, and nobody waits for time to pass."""
         eventually(
             lambda: self._committed() == self._ends(),
-            within_s=PATIENCE_S,
             every_s=0.5,
             what="all committed",
         )

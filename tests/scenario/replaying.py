@@ -72,7 +72,7 @@ def undisturbed(settings: Settings, log: Sequence[Any]) -> Found:
     return windows(aggregates), scores(anomalies)
 
 
-def found_equal(kafka: str, settings: Settings, *, within_s: float = 60.0) -> Found:
+def found_equal(kafka: str, settings: Settings) -> Found:
     """Wait until what Kafka holds equals the undisturbed run; return it.
 
     :raises AssertionError: with the number of differences and the first of them, if it does not.
@@ -95,7 +95,7 @@ def found_equal(kafka: str, settings: Settings, *, within_s: float = 60.0) -> Fo
         return all(found) and not left
 
     try:
-        eventually(equal, within_s=within_s, every_s=2.0)
+        eventually(equal, every_s=2.0)
     except AssertionError as error:
         if not left:
             raise

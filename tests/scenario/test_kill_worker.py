@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from streams.settings import load
+from tests import web
 from tests.scenario.load import PARTITIONS, Load, produce
 from tests.scenario.replaying import found_equal
 from tests.waiting import eventually
@@ -51,7 +52,7 @@ def measured(env, name):
     """The values of one of the worker's metrics; none while it does not answer."""
     port = env["HEADWATER_OPS__WORKER_PORT"]
     try:
-        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        text = web.get(f"http://127.0.0.1:{port}/metrics").text
     except httpx.TransportError:
         return []
     lines = [line for line in text.splitlines() if line.startswith(f"{name}{{")]
@@ -75,13 +76,13 @@ def play(
     worker = processes("worker", env=env)
     for _ in range(kills):
         produce_for(kafka, readings, seconds)
-        eventually(lambda: any(measured(env, "headwater_host_state_bytes_total")), within_s=90)
+        eventually(lambda: any(measured(env, "headwater_host_state_bytes_total")))
         worker.kill()
         worker.wait()
         worker = processes("worker", env=env)
     produce_for(kafka, readings, seconds)
     monkeypatch.setenv("HEADWATER_CONFIG", str(config))
-    eventually(lambda: caught_up(env), within_s=90)
+    eventually(lambda: caught_up(env))
     found_equal(kafka, load())
 
 

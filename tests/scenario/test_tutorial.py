@@ -18,7 +18,7 @@ from streams.services import supervisor
 from streams.services.ports import free_port
 from tests.conftest import OPS_PORTS
 from tests.documents import blocks, titled
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 
 PAGE = "tutorial.md"
 
@@ -52,7 +52,7 @@ class Newcomer:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
         if fails is not None and fails in done.stderr:
@@ -95,7 +95,7 @@ class Newcomer:
 def end(child: subprocess.Popen[bytes]) -> None:
     child.send_signal(signal.SIGINT)
     try:
-        child.wait(30)
+        child.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
@@ -128,25 +128,23 @@ def test_a_device_of_ones_own_is_on_screen_after_ten_lines_of_settings(newcomer)
     newcomer.write("headwater.toml", settings)
     newcomer.type(command("config check"))
     system = newcomer.terminal(command("run"))
-    eventually(newcomer.ready, within_s=120, what="all processes ready")
+    eventually(newcomer.ready, what="all processes ready")
     newcomer.write("boiler.py", titled(PAGE, "boiler.py"))
     newcomer.terminal("python boiler.py")
 
     def windows():
         return re.search(r"boiler-1.*5s", newcomer.type(command("inspect aggregates")))
 
-    eventually(windows, within_s=60, every_s=1, what="a window of one's own on screen")
+    eventually(windows, every_s=1, what="a window of one's own on screen")
     eventually(
         lambda: (
             "boiler-1" in newcomer.type(command("lake query"), fails="the sink process fills it")
         ),
-        within_s=60,
         every_s=2,
     )
     newcomer.publish({"temperature": "hot"})
     rejected = eventually(
         lambda: "temperature" in (out := newcomer.type(command("inspect rejected"))) and out,
-        within_s=30,
         every_s=1,
     )
     assert "hot" in rejected
@@ -159,10 +157,9 @@ def test_a_device_of_ones_own_is_on_screen_after_ten_lines_of_settings(newcomer)
         "headwater.toml", "\n" + titled(PAGE, "added to headwater.toml").replace("8200", port), "a"
     )
     newcomer.terminal(command("run"))
-    eventually(newcomer.ready, within_s=120, what="all processes ready again")
+    eventually(newcomer.ready, what="all processes ready again")
     newcomer.publish({"temperature": 95})
     eventually(
         lambda: "temperature of boiler-1 was 95" in " ".join(newcomer.shown(listening).split()),
-        within_s=60,
         what="the alert on screen",
     )

@@ -21,7 +21,7 @@ from streams.pki import Pki
 from streams.sim.proxy import Proxy
 from tests import wall_clock
 from tests.conftest import Servers
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 from tests.wall_clock import WallClock
 
 CLOUD = ("worker", "gateway", "api")
@@ -108,7 +108,7 @@ class World:
             for name, proxy in proxies.items()
         }
         self.edges: dict[str, subprocess.Popen[bytes]] = {}
-        self.http = httpx.Client(timeout=20)
+        self.http = httpx.Client(timeout=PATIENCE_S)
         self.starts = 0
         self.roles: set[str] = set()
         self.last: dict[str, int] = {}
@@ -131,14 +131,13 @@ class World:
             port = self.env[f"HEADWATER_OPS__{name.upper()}_PORT"]
             eventually(
                 lambda port=port: self._answers(f"http://127.0.0.1:{port}/readyz"),
-                within_s=90,
                 what=f"{name} ready",
             )
 
     def start_edge(self, name: str) -> None:
         site = self.sites[name]
         self.edges[name] = self._start("edge", env=site.env, module=wall_clock.MODULE)
-        eventually(lambda: self._answers(f"{site.url}/readyz"), within_s=90, what=f"{name} ready")
+        eventually(lambda: self._answers(f"{site.url}/readyz"), what=f"{name} ready")
 
     def kill_edge(self, name: str) -> None:
         child = self.edges.pop(name)
@@ -238,7 +237,6 @@ class World:
         for site in self.sites.values():
             eventually(
                 lambda s=site: self.http.get(f"{s.url}/v1/status").json()["connected"],
-                within_s=30,
                 what=f"{site.name} linked",
             )
 

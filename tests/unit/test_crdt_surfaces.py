@@ -32,7 +32,7 @@ from streams.settings import Settings
 from streams.testing import Driver
 from streams.twin_history import steps_of
 from streams.twin_view import history_lines
-from tests.waiting import eventually_async
+from tests.waiting import PATIENCE_S, eventually_async
 
 SETTINGS = Settings(
     twins={
@@ -221,17 +221,17 @@ async def test_an_edge_without_a_broker_serves_and_stops_when_asked(tmp_path: Pa
     async def answers() -> bool:
         assert not running.done()
         try:
-            async with httpx.AsyncClient() as http:
+            async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
                 return (await http.get(f"{base}/healthz")).status_code == 200
         except httpx.TransportError:
             return False
 
     await eventually_async(answers, what="the edge serves")
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
         answer = await http.patch(f"{base}/v1/devices/pump-1/twin", json={"desired.a": 1})
     assert answer.status_code == 200
     stop.set()
-    await asyncio.wait_for(running, 15)
+    await asyncio.wait_for(running, PATIENCE_S)
     again = Log(tmp_path / "twins.db")
     assert list(again.load()) == ["pump-1"]
     again.close()

@@ -185,7 +185,7 @@ def test_the_broker_refuses_whoever_has_no_password(tmp_path):
         assert answer(port, "right") == "Success"
     finally:
         broker.terminate()
-        broker.wait(10)
+        broker.wait()
 
 
 def answer(port, password):

@@ -21,6 +21,7 @@ from streams.intake.requests import RequestDecoder
 from streams.intake.token_file import write_tokens
 from streams.services.ports import free_port
 from streams.settings import Intake
+from tests.waiting import PATIENCE_S
 
 JSON, SENML, SENML_CBOR, CSS, DEFLATED_JSON, UNKNOWN = 50, 110, 112, 20000, 11050, 9999
 
@@ -62,7 +63,7 @@ async def post(
 ) -> Message:
     uri = f"coap://127.0.0.1:{desk.limits.coap_port}/v1/readings{query}"
     message = Message(code=Code.POST, uri=uri, payload=payload, content_format=form)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         return await client.request(message).response
 
 
@@ -86,7 +87,7 @@ async def test_there_is_no_answer_before_it_is_durable(client: aiocoap.Context) 
     spool.open.clear()
     async with serve_coap(desk):
         asked = asyncio.create_task(post(client, desk, b'{"m": 1}', "?device=d"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await spool.asked.wait()
         assert not asked.done()
         spool.open.set()
@@ -163,7 +164,7 @@ async def test_who_observes_a_field_hears_each_change_until_it_leaves(
             values["pump-1", "desired.limit"] = value
             resource.changed("pump-1", ["desired.limit", "desired.other"])
             resource.changed("pump-2", ["desired.limit"])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 assert (await anext(told)).payload == value
         # One observer is all there may be: a second is answered, and not told again.
         second = client.request(Message(code=Code.GET, uri=f"{base}/desired/limit", observe=0))

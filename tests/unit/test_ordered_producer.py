@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from streams.gateway import producer as module
 from streams.gateway.producer import Batch, OrderedProducer
 from streams.ports import Produce
-from tests.waiting import eventually_async
+from tests.waiting import PATIENCE_S, eventually_async
 
 
 class FakeKafka:
@@ -66,7 +66,7 @@ async def wait_for(condition: Any) -> None:
     async def probe() -> bool:
         return bool(condition())
 
-    await eventually_async(probe, within_s=5, every_s=0.005)
+    await eventually_async(probe, every_s=0.005)
 
 
 async def test_a_batch_is_confirmed_when_its_last_record_is() -> None:
@@ -96,7 +96,10 @@ async def test_batches_are_confirmed_in_order_whatever_order_kafka_answers_in() 
     task.cancel()
 
 
-async def test_a_failure_sends_everything_unconfirmed_again_in_order() -> None:
+async def test_a_failure_sends_everything_unconfirmed_again_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_STALLED_S", PATIENCE_S)  # What it says is the failure.
     producer, done = UnderTest(), list[int]()
     task = await running(producer)
     for number in (1, 2, 3):
