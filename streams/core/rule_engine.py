@@ -156,15 +156,34 @@ class RuleEngine:
             return changes
         heads, local = np.unique(track, return_inverse=True)
         until_ms = running_max_before(local, found.end_ms, c["end_ms"][heads])
-        np.maximum.at(c["end_ms"], track, found.end_ms)
-        changed = self._judge(found, track, np.maximum(until_ms, found.end_ms), now_ms)
+        until_ms = np.maximum(until_ms, found.end_ms)
         last = np.empty(len(heads), np.int64)
         last[local] = np.arange(len(local))
+        first_ms, latest_ms = int(found.start_ms.min()), int(found.start_ms.max())
+        if first_ms < latest_ms and self._outruns(found, until_ms, until_ms[last][local]):
+            early = found.start_ms <= (first_ms + latest_ms) // 2
+            changes += self._take(found.take(np.flatnonzero(early)), now_ms, offset)
+            return changes + self._take(found.take(np.flatnonzero(~early)), now_ms, offset)
+        np.maximum.at(c["end_ms"], track, found.end_ms)
+        changed = self._judge(found, track, until_ms, now_ms)
         heard = {
             (device, number): _cause(found, int(last[i]), now_ms, float("nan"))
             for device, number, i in self._compositions.standing(heads)
         }
         return changes + self._changes(changed, now_ms, heard)
+
+    def _outruns(self, found: WindowResults, until_ms: Int64, at_last_ms: Int64) -> bool:
+        """Whether windows are too old to judge only by what comes after them in the same record.
+
+        A record may hold more of a series than is corrected: a backlog, or a recording played fast.
+
+        :param until_ms, at_last_ms: int64[n]: how far a track is known with the result, and with
+            the last of the record.
+        """
+        kept = [self._keep_ms.get(name, 0) for name in found.window.values]
+        keep_ms = np.asarray(kept, np.int64)[found.window.codes]
+        was_there = found.start_ms >= until_ms - keep_ms
+        return bool(np.any(was_there & (found.start_ms < at_last_ms - keep_ms)))
 
     def pass_time(self, now_ms: int, offset: int) -> list[Change]:
         """Let log time pass, before the record at *offset* is taken."""

@@ -392,3 +392,36 @@ def episodes_of(driver):
 def firing(driver):
     last = {alert["id"]: alert["state"] for alert in told(driver.output)}
     return [key for key, state in last.items() if state == "firing"]
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 90), st.sampled_from([70.0, 95.0]), st.sampled_from([70.0, 95.0])),
+        min_size=1,
+        max_size=40,
+    ),
+    st.integers(1, 40),
+)
+def test_a_record_that_reaches_back_beyond_the_corrections_tells_as_its_minutes_one_by_one(
+    minutes, size
+):
+    rows, now = [], 0
+    for gap, a, b in minutes:
+        now += gap
+        at = {"kafka_ms": MINUTE_MS, "device": "d"}
+        rows += [result(now, a, metric="a", **at), result(now, b, metric="b", **at)]
+    told_by = []
+    for portion in (2, 2 * size):
+        driver = Driver(make_window_alerting(settings_with(*RULES)))
+        for i in range(0, len(rows), portion):
+            driver.send(results_frame(*rows[i : i + portion]), at_ms=MINUTE_MS + 5)
+        told_by.append(sorted((one["id"], one["state"]) for one in told(driver.output)))
+    assert told_by[0] == told_by[1]
+
+
+def test_a_backlog_of_hours_in_one_record_loses_no_alert():
+    rows = [result(i, 95 if i % 4 == 0 else 70) for i in range(600)]
+    driver = Driver(make_window_alerting(settings_with(HOT)))
+    said = told(driver.send(results_frame(*rows), at_ms=600 * MINUTE_MS))
+    assert [one["state"] for one in said].count("firing") == 150
