@@ -59,8 +59,8 @@ async def test_windows_of_an_edge_are_the_only_ones_whatever_dies_on_the_way(
         rows = [row(device, n, 100 * n, value) for n, value in enumerate(values)]
         assert edge.post(rows).status_code == 202
         assert edge.post([row(device, 200, 60_000, 0.0)]).status_code == 202
-        eventually(lambda: edge.waiting("windows") >= 20, within_s=60, what="windows in the spool")
-        eventually(lambda: edge.waiting() == 11, within_s=60, what="readings around the anomaly")
+        eventually(lambda: edge.waiting("windows") >= 20, what="windows in the spool")
+        eventually(lambda: edge.waiting() == 11, what="readings around the anomaly")
         edge.kill()
         edge.start()
         # A correction, by an edge that has computed its open windows anew.
@@ -72,8 +72,8 @@ async def test_windows_of_an_edge_are_the_only_ones_whatever_dies_on_the_way(
             await carry(kafka, device, tmp_path / "lake")
             return {one["start_ms"]: one["count"] for one in shown(tmp_path / "lake")} == expected
 
-        await eventually_async(current, within_s=60, every_s=1, what="each window once")
-        eventually(lambda: edge.waiting() == edge.waiting("windows") == 0, within_s=60)
+        await eventually_async(current, every_s=1, what="each window once")
+        eventually(lambda: edge.waiting() == edge.waiting("windows") == 0)
         await carry(kafka, device, tmp_path / "lake")
         found = shown(tmp_path / "lake")
         assert {(one["source"], one["site"]) for one in found} == {("edge", site)}
@@ -93,7 +93,7 @@ async def test_windows_of_an_edge_are_the_only_ones_whatever_dies_on_the_way(
                 ledger.add(record)
             return [one for one in ledger.counts() if one.site == site] == [counts]
 
-        await eventually_async(balanced, within_s=60, every_s=1, what=f"{counts} in the ledger")
+        await eventually_async(balanced, every_s=1, what=f"{counts} in the ledger")
         assert edge.stop() == 0
 
 
