@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,3 +117,14 @@ def fleet(kind: str, series: int, seed: int) -> Fleet:
         if one.lasts is not None:
             end[s] = begin[s] + one.lasts
     return Fleet(value, comes, fault, begin, end)
+
+
+def joined(fleets: Sequence[Fleet]) -> Fleet:
+    """Return the series of some fleets as one."""
+    return Fleet(
+        np.concatenate([one.value for one in fleets], axis=1),
+        np.concatenate([one.comes for one in fleets], axis=1),
+        np.concatenate([one.fault for one in fleets]),
+        np.concatenate([one.begin for one in fleets]),
+        np.concatenate([one.end for one in fleets]),
+    )
