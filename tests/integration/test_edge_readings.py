@@ -20,7 +20,7 @@ from streams.adapters import frames
 from streams.adapters.edge_ledger import EdgeCount, EdgeLedger
 from streams.adapters.log_reader import read_all
 from streams.backfill import ask
-from streams.intake.backfill_wire import Request
+from streams.intake.backfill_wire import Request, progress_topic, request_topic
 from streams.services import supervisor
 from streams.services.ports import free_port
 from streams.settings import Settings
@@ -269,4 +269,8 @@ async def test_a_backfill_brings_the_raw_readings_up_beside_the_windows(
         # The first reading, and the last before the kill, which may have waited.
         assert set(arrived.of(device)) == {0.0, 49.0}
     finally:
+        # The broker keeps request and report; gateways of other tests would get and count them.
+        with publisher(mqtt) as client:
+            for kept in (request_topic("default", site), progress_topic("default", site)):
+                client.publish(kept, b"", qos=1, retain=True).wait_for_publish(PATIENCE_S)
         await consumer.stop()
