@@ -5,7 +5,8 @@ series' own tail says (:mod:`models.core.tails`), which begins with what is usua
 statistic: ``floor``, the least that two readings in a hundred may exceed, so that a series that
 never showed any is not alarmed by a trace of it; ``excess``, how far beyond it such readings are
 on average; ``stride``, every which reading says something new; ``pace``, how far one of them may
-move the tail, 0 if it stays as it begins. ``settling`` says after how many warm-ups the channel
+move the tail, 0 if it stays as it begins; ``counted``, whether the statistic is 0 as a rule, so
+that it is counted how often it is not. ``settling`` says after how many warm-ups the channel
 speaks.
 """
 
@@ -58,6 +59,7 @@ class Channel(Protocol):
     stride: int
     pace: float
     settling: int
+    counted: bool
 
     def statistic(self, at: Moment) -> Float64:
         """Return float64[n], 0 or more."""
@@ -72,6 +74,7 @@ class Level:
     """
 
     name, floor, excess, stride, pace, settling = "level", 2.3, 0.6, 1, 0.3, 1
+    counted = False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the distance in robust standard deviations."""
@@ -86,6 +89,7 @@ class Spike:
     """
 
     name, floor, excess, stride, pace, settling = "spike", 2.3, 0.6, 1, 0.3, 1
+    counted = False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the distance in robust standard deviations."""
@@ -100,6 +104,7 @@ class Season:
     """
 
     name, floor, excess, stride, pace, settling = "season", 2.3, 0.6, 1, 0.3, 1
+    counted = False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the distance in robust standard deviations, 0 where there is no season."""
@@ -115,6 +120,7 @@ class Shift:
     """
 
     name, floor, excess, stride, pace, settling = "shift", 0.4, 0.1, 24, 0.3, 2
+    counted = False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the mean gap in robust standard deviations."""
@@ -129,6 +135,7 @@ class Variance:
     """
 
     name, floor, excess, stride, pace, settling = "variance", 0.2, 0.04, 24, 0.3, 2
+    counted = False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the logarithm's size."""
@@ -138,11 +145,13 @@ class Variance:
 class Stuck:
     """How long the value has been exactly the same, as the logarithm to base 2.
 
-    Finds a frozen sensor. Works for what is measured finely; a series that often repeats itself,
-    such as a state or a rounded count, has learnt so, and needs a run longer than its usual ones.
+    Finds a frozen sensor. Works for what is measured finely: it is counted how rarely such a series
+    repeats a value at all. One that often does, such as a state or a rounded count, has learnt so,
+    and needs a run longer than its usual ones.
     """
 
     name, floor, excess, stride, pace, settling = "stuck", 3.0, 0.3, 1, 0.3, 1
+    counted = True
 
     def statistic(self, at: Moment) -> Float64:
         """Return log2(1 + repetitions)."""
@@ -158,6 +167,7 @@ class Gap:
     """
 
     name, floor, excess, stride, pace, settling = "gap", 2.0, 0.3, 1, 0.3, 1
+    counted = False
 
     def statistic(self, at: Moment) -> Float64:
         """Return log2(intervals waited), 0 for less than one."""
@@ -172,6 +182,7 @@ class Drift:
     """
 
     name, floor, excess, stride, pace, settling = "drift", 0.2, 0.06, 144, 0.3, 36
+    counted = False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the mean gap in robust standard deviations."""
@@ -187,6 +198,7 @@ class Creep:
     """
 
     name, floor, excess, stride, pace, settling = "creep", 2.2, 0.5, 144, 0.0, 100
+    counted = False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the mean gap in usual mean gaps."""
@@ -201,6 +213,7 @@ class Range:
     """
 
     name, floor, excess, stride, pace, settling = "range", 0.05, 0.05, 1, 0.3, 4
+    counted = False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the share."""

@@ -107,7 +107,7 @@ class Ensemble:
     :param few: series in a round up to which each is scored by itself, in plain numbers.
     """
 
-    NAME = "ensemble/2"
+    NAME = "ensemble/3"
 
     def __init__(
         self,
@@ -121,17 +121,19 @@ class Ensemble:
         self._baselines = Baselines(params.half_life, params.min_spread)
         self._warm = np.asarray([[channel.settling * float(params.warmup)] for channel in chosen])
         self._priors = Priors(
-            *(
-                np.asarray([[float(getattr(channel, name))] for channel in chosen])
-                for name in ("floor", "excess", "stride", "pace")
-            )
+            floor=np.asarray([[float(channel.floor)] for channel in chosen]),
+            excess=np.asarray([[float(channel.excess)] for channel in chosen]),
+            stride=np.asarray([[float(channel.stride)] for channel in chosen]),
+            pace=np.asarray([[float(channel.pace)] for channel in chosen]),
+            counted=np.flatnonzero([channel.counted for channel in chosen]),
         )
         begin = baselines.CELLS
         self._base, self._tails = slice(begin), slice(begin, begin + tails.CELLS * k)
         self._since = slice(self._tails.stop, self._tails.stop + k)
-        self._cells = np.empty((self._since.stop, 0))
+        self._shares = slice(self._since.stop, self._since.stop + len(self._priors.counted))
+        self._cells = np.empty((self._shares.stop, 0))
         self._rates = single.Rates(params.half_life, params.min_spread)
-        self._single_tails = single.Tails(chosen, float(params.warmup), begin)
+        self._single_tails = single.Tails(chosen, float(params.warmup), begin, self._shares.start)
         self._few = few if single.NAMES.issuperset(self.names) else 0
 
     def grow(self, series: int) -> None:
@@ -141,6 +143,7 @@ class Ensemble:
             room = max(64, 2 * held, series)
             more = np.zeros((len(self._cells), room - held))
             more[self._tails] = tails.fresh(self._priors, room - held)
+            more[self._shares] = tails.SHARE
             self._cells = np.concatenate([self._cells, more], axis=1)
             self._baselines.profile.grow(room)
 
@@ -226,7 +229,9 @@ class Ensemble:
         np.minimum(statistic, _STATISTIC_MAX, out=statistic)
         state = c[self._tails].reshape(tails.CELLS, len(self._channels), len(at))
         speaks = c[SEEN] >= self._warm
-        surprise = np.where(speaks, tails.surprise(state, statistic, self._priors, c[SEEN]), 0.0)
+        surprise = np.where(
+            speaks, tails.surprise(state, c[self._shares], statistic, self._priors, c[SEEN]), 0.0
+        )
         since = c[self._since]
         since[:] = np.where(surprise >= TELLING, np.where(since > 0, since, t_ms), 0.0)
         found.score[at] = self._combined(surprise)
@@ -236,6 +241,11 @@ class Ensemble:
         details = (m.run, m.waited * c[INTERVAL], c[INTERVAL], c[LOW], c[HIGH], m.noise)
         for row, detail in zip(found.details, details, strict=True):
             row[at] = detail
+        rows = self._priors.counted
+        if len(rows):
+            speaks[rows] = tails.count_more(
+                c[self._shares], statistic[rows], state[0, rows], c[SEEN], speaks[rows]
+            )
         tails.learn(state, statistic, self._priors, c[SEEN], speaks)
         self._baselines.learn(c[self._base], s, t_ms, x, look)
         self._cells[:, s] = c

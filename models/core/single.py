@@ -265,10 +265,12 @@ class Tails:
     """The tails of one reading's statistics, as :mod:`models.core.tails`.
 
     :param begin: where their cells begin among those of the series.
+    :param shares: where the shares of the counted ones begin.
     """
 
-    def __init__(self, chosen: Sequence[Channel], warmup: float, begin: int) -> None:
+    def __init__(self, chosen: Sequence[Channel], warmup: float, begin: int, shares: int) -> None:
         self._k, self._begin = len(chosen), begin
+        counted = [one.counted for one in chosen]
         self._each = [
             (
                 float(one.floor),
@@ -277,22 +279,26 @@ class Tails:
                 float(one.pace),
                 one.settling * warmup,
                 float(np.log(float(one.stride))),
+                shares + sum(counted[:j]) if one.counted else -1,
             )
-            for one in chosen
+            for j, one in enumerate(chosen)
         ]
 
     def judge(self, c: list[float], statistics: Sequence[float], limit: float) -> list[float]:
         """Return how surprising each statistic is, and learn it."""
         k, begin, count, found = self._k, self._begin, c[b.SEEN], []
         for j, (each, given) in enumerate(zip(self._each, statistics, strict=True)):
-            floor, excess, stride, pace, settled, per_event = each
+            floor, excess, stride, pace, settled, per_event, share = each
             if count < settled:
                 found.append(0.0)
                 continue
             statistic, at = min(given, limit), begin + j
             u = c[at]
             rarer = per_event * (count / (count + stride * (ta.PRIOR_WEIGHT / ta.SHARE)))
-            found.append(_surprise(c, at, k, statistic, (floor, excess, rarer)))
+            prior = (floor, excess, rarer)
+            found.append(_surprise(c, (at, k, share), statistic, prior))
+            if share >= 0 and not _count(c, share, 0.0 < statistic <= u):
+                continue
             if pace > 0.0 and count % stride == 0.0:
                 rate = max(1.0 / ta.MEMORY, 1.0 / (count / stride + 8.0)) * (ta.STEP / ta.SHARE)
                 step = min(rate, pace)
@@ -306,10 +312,17 @@ class Tails:
 
 
 def _surprise(
-    c: list[float], at: int, k: int, statistic: float, prior: tuple[float, float, float]
+    c: list[float],
+    where: tuple[int, int, int],
+    statistic: float,
+    prior: tuple[float, float, float],
 ) -> float:
+    at, k, share = where
     u = c[at]
     body = ta.SURPRISE_AT_THRESHOLD * min(statistic / u, 1.0)
+    if share >= 0:
+        log: Any = np.log(c[share])
+        body *= float(log) / ta.LOG_SHARE
     if statistic <= u:
         return body
     seen = c[at + 3 * k]
@@ -324,9 +337,17 @@ def _surprise(
     if abs(shape) < ta.SHAPE_LEAST:
         shape = ta.SHAPE_LEAST
     beyond = (statistic - u) / (mean * (1.0 - shape))
-    log: Any = np.log(max(1.0 + shape * beyond, ta.LEFT_MIN))
+    log = np.log(max(1.0 + shape * beyond, ta.LEFT_MIN))
     tail = float(log) / shape
     return body + tail + min(rarer, max(tail, 0.0))
+
+
+def _count(c: list[float], share: int, ever: bool) -> bool:
+    """Count one statistic; return whether its tail learns."""
+    pace = max(1.0 / (c[b.SEEN] + 1.0 / ta.SHARE), 1.0 / ta.COUNTED_MEMORY)
+    held = c[share] + pace * (float(ever) - c[share])
+    c[share] = min(max(held, ta.COUNTED_MIN), ta.SHARE)
+    return c[share] >= ta.COUNTED_RARE
 
 
 def _learn_excess(c: list[float], at: int, k: int, excess: float) -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+Int64 = NDArray[np.int64]
 
 CELLS = 4
 """Rows of state per statistic: threshold, mean and mean square of the excess, how many."""
@@ -44,6 +45,13 @@ PRIOR_SQUARE = 2.4
 SHAPE_MIN, SHAPE_MAX = -0.05, 0.45
 SHAPE_LEAST = 1e-3
 """A shape nearer to 0 counts as this: the formula divides by it."""
+COUNTED_MEMORY = 50_000.0
+"""Readings over which it is counted how often a statistic is more than 0, where it is."""
+COUNTED_RARE = 1e-3
+"""Where it is so seldom more than 0, that is no habit of which a tail could be learnt."""
+COUNTED_MIN = 1e-6
+"""What is rarer than this cannot be told from never."""
+LOG_SHARE = float(np.log(SHARE))
 LEFT_MIN = 0.05
 """Beyond the end of a bounded tail a reading counts as this much within it."""
 
@@ -53,12 +61,14 @@ class Priors:
     """What is usual for *k* statistics: the least threshold ``floor``, the mean ``excess`` beyond
     it, every which reading counts as a new one (``stride``), as a statistic that moves slowly says
     the same thing many times, and the share by which one of them may move the threshold (``pace``).
-    float64[k, 1] each."""
+    float64[k, 1] each. ``counted``, int64, are the indices of those that are 0 as a
+    rule: how often they are not is counted."""
 
     floor: Float64
     excess: Float64
     stride: Float64
     pace: Float64
+    counted: Int64
 
     @property
     def rarer(self) -> Float64:
@@ -74,10 +84,13 @@ def fresh(priors: Priors, series: int) -> Float64:
     return cells.reshape(-1, series)
 
 
-def surprise(cells: Float64, statistic: Float64, priors: Priors, count: Float64) -> Float64:
+def surprise(
+    cells: Float64, shares: Float64, statistic: Float64, priors: Priors, count: Float64
+) -> Float64:
     """Return how improbable statistics are, as the negative natural logarithm.
 
-    :param cells: float64[CELLS, k, n]. :param statistic: float64[k, n], 0 or more.
+    :param cells: float64[CELLS, k, n]. :param shares: float64[counted, n], how often each was
+        more than 0, within its threshold. :param statistic: float64[k, n], 0 or more.
     :param count: float64[n], readings learnt before.
     :returns: float64[k, n], 0 or more.
     """
@@ -92,10 +105,29 @@ def surprise(cells: Float64, statistic: Float64, priors: Priors, count: Float64)
     shape = np.where(np.abs(shape) < SHAPE_LEAST, SHAPE_LEAST, shape)
     beyond = np.maximum(statistic - u, 0.0) / (mean * (1.0 - shape))
     body = SURPRISE_AT_THRESHOLD * np.minimum(statistic / u, 1.0)
+    if len(priors.counted):
+        body[priors.counted] *= np.log(shares) / LOG_SHARE
     tail = np.log(np.maximum(1.0 + shape * beyond, LEFT_MIN)) / shape
     rarer = priors.rarer * (count / (count + priors.stride * (PRIOR_WEIGHT / SHARE)))
     found: Float64 = body + tail + np.minimum(rarer, np.maximum(tail, 0.0))
     return found
+
+
+def count_more(shares: Float64, given: Float64, u: Float64, count: Float64, speaks: Bool) -> Bool:
+    """Take statistics that are 0 as a rule into how often they are not, in place. What is beyond
+    the threshold is not counted, and while the rule holds the tail learns nothing: a run that goes
+    on would soon make itself usual.
+
+    :param shares: float64[counted, n]. :param given: float64[counted, n], the statistics.
+    :param u: float64[counted, n], their thresholds. :param count: float64[n], readings learnt
+        before. :param speaks: bool[counted, n].
+    :returns: bool[counted, n], which tails learn.
+    """
+    pace = np.maximum(1.0 / (count + 1.0 / SHARE), 1.0 / COUNTED_MEMORY)
+    ever = (given > 0.0) & (given <= u)
+    shares += np.where(speaks, pace * (ever - shares), 0.0)
+    np.clip(shares, COUNTED_MIN, SHARE, out=shares)
+    return speaks & (shares >= COUNTED_RARE)
 
 
 def learn(cells: Float64, statistic: Float64, priors: Priors, count: Float64, speaks: Bool) -> None:

@@ -57,6 +57,15 @@ def test_a_frozen_sensor_is_found_within_an_hour():
     assert all("quieter than usual" in words or "exactly" in words for words in said)
 
 
+def test_a_frozen_sensor_that_never_repeated_a_value_is_named_within_the_hour():
+    value = noise(25_060)
+    value[25_000:] = value[25_000]
+    found = examine(value)
+    late = np.flatnonzero(found.score[25_000:] >= 5) + 25_000
+    assert len(late)
+    assert "exactly" in found.why(late[0])
+
+
 def test_a_level_that_creeps_by_half_a_spread_a_day_is_found_within_days_and_named():
     day, begin = 1_440, 12 * 1_440
     value = noise(17 * day)
