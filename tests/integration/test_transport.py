@@ -238,9 +238,10 @@ def test_a_compacted_log_is_read_over_its_gaps(kafka, start, tmp_path):
 
 def test_a_slow_logic_pauses_the_fetching_and_gets_everything_once(kafka, topic, start):
     send(kafka, topic, numbers(3000))
-    child = start(slow_s=0.02, max_poll_records=50)
+    child = start(slow_s=0.5, max_poll_records=50)
+    eventually(lambda: child.notes("full"), what="more fetched than folded")
+    (child.home / "hurry").touch()
     eventually(lambda: child.count(0) == 3000, what="all folded")
-    assert child.notes("full")
     assert child.offsets(0) == list(range(3000))
 
 

@@ -68,11 +68,11 @@ class Outbox:
         self.finished += messages
 
 
-def settings(*hooks: Webhook, max_messages: int = 100) -> Settings:
+def settings(*hooks: Webhook, max_messages: int = 100, retry_ms: int = 5) -> Settings:
     local = EdgeLocal(max_messages=max_messages)
     return Settings(
         edge=Edge(tenant="acme", site="north", webhooks=hooks, local=local),
-        alerts=Alerts(retry_min_ms=1, retry_max_ms=5, breaker_failures=3),
+        alerts=Alerts(retry_min_ms=retry_ms // 5, retry_max_ms=retry_ms, breaker_failures=3),
     )
 
 
@@ -139,9 +139,9 @@ async def test_what_is_too_old_gone_unknown_or_too_much_is_given_up_and_leaves_t
     outbox = Outbox()
     async with receiver(tmp_path) as (hook, webhook):
         hook.status = lambda _: 500
-        # Queued in 1970; it is tried once.
+        # Queued in 1970, if the clock is right: it has an hour, and the next try would be later.
         old = messages(alert(1), queued_ms=1)
-        courier = SiteCourier(settings(webhook), old, outbox.finish)
+        courier = SiteCourier(settings(webhook, retry_ms=50 * 3_600_000), old, outbox.finish)
         async with courier.running():
             await eventually_async(sync(lambda: outbox.finished == [old[0].id]))
             assert hook.tried == 1
