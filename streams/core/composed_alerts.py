@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from streams.core.compositions import Known, compose, known
 from streams.core.episodes import FIRING, Episode, Told, episodes, reconcile
+from streams.core.readings import Int32
 from streams.core.rule_pairs import Cause, Change, Pair
 from streams.core.rule_state import EVERY_METRIC
 from streams.core.rule_tracks import Tracks
@@ -18,7 +17,6 @@ from streams.core.window_rules import Composition, WindowRule
 
 Device = tuple[str, str]
 """Tenant and name."""
-Tracked = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class ComposedAlerts:
@@ -56,7 +54,7 @@ class ComposedAlerts:
             if any(one.state == FIRING for one in told):
                 yield self._rules[number].name
 
-    def standing(self, tracks: Tracked) -> Iterator[tuple[Device, int, int]]:
+    def standing(self, tracks: Int32) -> Iterator[tuple[Device, int, int]]:
         """Yield what fires and has a member on these tracks: device, number, index of the track.
 
         More being known of a member may end it, where no member changes.
