@@ -171,7 +171,7 @@ class PartitionHost:
             behind = self._behind(run)
             _LAG.labels(self._topic, str(run.tp.partition)).set(behind)
             self._maybe_checkpoint(run)
-            silent_ms = (now - run.heard_at) * 1000
+            silent_ms = (now - run.heard_at) * 1000 if run.sent.is_set() else 0.0
             if behind and silent_ms >= self._options.stalled_ms:
                 run.heard_at = now
                 await self._catch_up(run, run.position.expected + behind)

@@ -236,9 +236,13 @@ def test_a_compacted_log_is_read_over_its_gaps(kafka, start, tmp_path):
         child.kill()
 
 
-def test_a_slow_logic_pauses_the_fetching_and_gets_everything_once(kafka, topic, start):
+def test_results_that_wait_for_the_broker_pause_the_fetching_and_nothing_is_read_twice(
+    kafka, topic, start
+):
     send(kafka, topic, numbers(3000))
-    child = start(slow_s=0.5, max_poll_records=50)
+    results = unique("results")
+    asyncio.run(make(kafka, results))
+    child = start(results=results, max_poll_records=50)
     eventually(lambda: child.notes("full"), what="more fetched than folded")
     (child.home / "hurry").touch()
     eventually(lambda: child.count(0) == 3000, what="all folded")
