@@ -1,8 +1,9 @@
 """Detectors on NAB's files, by NAB's own scoring, beside baselines that hardly look at the data.
 
 ``--data DIR`` takes any folder of NAB's layout; by default the seven files in ``data/nab``. Writes
-``nab_scores.csv`` (file, timestamp, score, alert) and ``nab_folds.csv`` (the threshold of each
-file, chosen on the others) to ``benchmarks/out``.
+``nab_scores.csv`` (file, timestamp, score, alert; the score is 0 while an alert goes on, so that a
+scorer without memory counts as this one does) and ``nab_folds.csv`` (the threshold of each file,
+chosen on the others) to ``benchmarks/out``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.nab.contestants import CONTESTANTS, episodes
+from benchmarks.nab.alerts import QUIET, begins, told
+from benchmarks.nab.contestants import CONTESTANTS
 from benchmarks.nab.files import load
 from benchmarks.nab.scoring import PROFILES, Labelled, Result, candidates, curve, judge
 from benchmarks.report import OUT, Measure, at_least
@@ -41,12 +43,13 @@ def run(*, data: Path | None, seed: int) -> list[Measure]:
     windows = sum(len(file.windows) for file in files)
     measures = [Measure("files", len(files), ""), Measure("labelled windows", windows, "")]
     for name, contestant in CONTESTANTS.items():
-        scores = [episodes(score) for score in contestant(files)]
+        scores = contestant(files)
         results = _results(files, scores, seed)
         measures += _measures(name, results, targets=name == _FIRST and data is not None)
         if name == _FIRST:
             _write(files, scores, results)
             measures += _by_set(files, scores, seed)
+            measures += _without_memory(files, scores, seed)
     measures.append(Measure("null: never an alert", 0.0, ""))
     for name, published in PUBLISHED.items():
         for profile, score in zip(PROFILES, published, strict=True):
@@ -54,10 +57,13 @@ def run(*, data: Path | None, seed: int) -> list[Measure]:
     return measures
 
 
-def _results(files: Sequence[Labelled], scores: Sequence[Float64], seed: int) -> dict[str, Result]:
+def _results(
+    files: Sequence[Labelled], scores: Sequence[Float64], seed: int, quiet: int = QUIET
+) -> dict[str, Result]:
     thresholds = candidates(scores)
     curves = {
-        file.name: curve(file, score, thresholds) for file, score in zip(files, scores, strict=True)
+        file.name: curve(file, score, thresholds, quiet)
+        for file, score in zip(files, scores, strict=True)
     }
     rng = np.random.default_rng(seed)
     return {profile: judge(curves, thresholds, profile, rng) for profile in PROFILES}
@@ -88,18 +94,30 @@ def _by_set(files: Sequence[Labelled], scores: Sequence[Float64], seed: int) -> 
     return found
 
 
+def _without_memory(
+    files: Sequence[Labelled], scores: Sequence[Float64], seed: int
+) -> list[Measure]:
+    return [
+        Measure(f"{_FIRST}, {profile}: each reading an alert", round(result.validated, 1), "")
+        for profile, result in _results(files, scores, seed, quiet=0).items()
+    ]
+
+
 def _write(
     files: Sequence[Labelled], scores: Sequence[Float64], results: Mapping[str, Result]
 ) -> None:
     OUT.mkdir(exist_ok=True)
-    bound = results["standard"].threshold
+    chosen = results["standard"].chosen
     with (OUT / "nab_scores.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "timestamp", "score", "alert"])
         for one, score in zip(files, scores, strict=True):
-            for t_ms, s in zip(one.t_ms.tolist(), score.tolist(), strict=True):
+            bound, alert = chosen[one.name], np.zeros(len(score), np.int64)
+            alert[begins(score, bound)] = 1
+            columns = (one.t_ms.tolist(), told(score, bound).tolist(), alert.tolist())
+            for t_ms, s, a in zip(*columns, strict=True):
                 at = datetime.fromtimestamp(t_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-                rows.writerow([one.name, at, f"{s:.6g}", int(s >= bound)])
+                rows.writerow([one.name, at, f"{s:.6g}", a])
     with (OUT / "nab_folds.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["file", *PROFILES])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from benchmarks.nab.scoring import Labelled
@@ -14,8 +13,6 @@ from models.core.ensemble import EnsembleParams
 from streams.settings import Settings
 
 Float64 = NDArray[np.float64]
-_EPISODE = 144
-"""Readings; twelve hours at one in five minutes."""
 _GAUSSIAN_WINDOW, _GAUSSIAN_STEP = 6_400, 100
 
 
@@ -67,15 +64,6 @@ def _gaussian(value: Float64) -> Float64:
             mean, sd = past.mean(), max(past.std(), 1e-6)
         score[row] = abs(value[row] - mean) / sd
     return score
-
-
-def episodes(score: Float64) -> Float64:
-    """Keep what is new: a score that is higher than all of the last 144 readings'.
-
-    An alert that goes on is one alert. The same for all, and it does not look ahead.
-    """
-    before = sliding_window_view(np.concatenate([np.full(_EPISODE, -1.0), score]), _EPISODE)
-    return np.where(score > before[: len(score)].max(axis=1), score, 0.0)
 
 
 CONTESTANTS: dict[str, Callable[[Sequence[Labelled]], list[Float64]]] = {

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.nab.alerts import QUIET, begins
+
 Float64 = NDArray[np.float64]
 
 PROFILES = {"standard": (1.0, 0.11), "low FP": (1.0, 0.22), "low FN": (2.0, 0.11)}
@@ -46,23 +48,21 @@ class Curve:
         return self.hits + false * self.false - missed * self.missed
 
 
-def curve(file: Labelled, score: Float64, thresholds: Float64) -> Curve:
+def curve(file: Labelled, score: Float64, thresholds: Float64, quiet: int = QUIET) -> Curve:
     """Return what alerts at each threshold earn in a file.
 
     :param thresholds: float64, ascending.
+    :param quiet: readings below the threshold after which an alert is over.
     """
     reward, window = _rewards(file)
-    outside = window == -1
-    order = np.argsort(-score[outside], kind="stable")
-    cost = np.concatenate([[0.0], np.cumsum(reward[outside][order])])
-    false = cost[np.searchsorted(-score[outside][order], -thresholds, side="right")]
-    hits, missed = np.zeros(len(thresholds)), np.zeros(len(thresholds))
-    for k in range(len(file.windows)):
-        rows = window == k
-        first = np.searchsorted(np.maximum.accumulate(score[rows]), thresholds)
-        found = first < rows.sum()
-        hits[found] += reward[rows][first[found]]
-        missed += ~found
+    hits, false, missed = np.zeros((3, len(thresholds)))
+    for j, bound in enumerate(thresholds.tolist()):
+        rows = begins(score, bound, quiet)
+        false[j] = reward[rows[window[rows] == -1]].sum()
+        found, first = np.unique(window[rows], return_index=True)
+        first = first[found >= 0]
+        hits[j] = reward[rows[first]].sum()
+        missed[j] = len(file.windows) - len(first)
     return Curve(hits, false, missed, len(file.windows))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.nab.contestants import CONTESTANTS, episodes
+from benchmarks.nab.alerts import QUIET, begins
+from benchmarks.nab.contestants import CONTESTANTS
 from benchmarks.nab.files import load
 from benchmarks.nab.scoring import PROFILES, Labelled, candidates, curve, judge
 from models.core.catalogue import detectors
@@ -36,7 +37,7 @@ def test_no_alert_is_nothing():
 
 
 def test_a_false_alert_far_from_any_window_costs_its_weight():
-    found = scored(file([(300, 399)]), 200, 300)
+    found = scored(file([(300, 399)]), 152, 300)
     assert found["standard"] == pytest.approx(100 * (2 - 0.11) / 2)
     assert found["low FP"] == pytest.approx(100 * (2 - 0.22) / 2)
     assert found["low FN"] == pytest.approx(100 * (3 - 0.11) / 3)
@@ -48,10 +49,28 @@ def test_late_in_the_window_is_worth_less_and_probation_is_free():
     assert scored(file([(300, 399)]), 100, 300)["standard"] == pytest.approx(100.0)
 
 
-def test_an_alert_that_goes_on_is_one_alert():
+def test_an_alert_that_goes_on_is_one_alert_however_high_it_rises():
     score = np.zeros(1_000)
-    score[500:520] = 4.0
-    assert np.flatnonzero(episodes(score)).tolist() == [500]
+    score[500:520] = np.linspace(4.0, 9.0, 20)
+    score[520 + QUIET - 1] = 5.0
+    assert begins(score, 4.0).tolist() == [500]
+    assert begins(score, 8.0).tolist() == [516]
+
+
+def test_an_alert_is_over_after_its_quiet():
+    score = np.zeros(1_000)
+    score[[500, 501 + QUIET]] = 4.0
+    assert begins(score, 4.0).tolist() == [500, 501 + QUIET]
+
+
+def test_a_rising_alert_outside_costs_once():
+    score = np.zeros(1_000)
+    score[200:220], score[300] = np.linspace(1.0, 3.0, 20), 1.0
+    score[300 + QUIET] = 1.0
+    thresholds = np.asarray([1.0])
+    labelled = file([(600, 699)])
+    assert curve(labelled, score, thresholds).false == pytest.approx([-1.0])
+    assert curve(labelled, score, thresholds, quiet=0).false == pytest.approx([-22.0])
 
 
 def test_baselines_score_every_row_of_the_files_that_come_with_the_project():
