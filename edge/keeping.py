@@ -26,6 +26,18 @@ _SLACK_MS = 60_000
 """How much longer than its gap a reading waits at most, before it is flushed."""
 
 
+_MANY = 128
+"""Entries of the ledger, of some 30 kB at most, a quarter of its lane."""
+
+
+def tallies_wait(spool: Spool) -> bool:
+    """Return whether so much waits in the ledger that the rest of its room is for losses.
+
+    What a tally says is said by a later one of the same, too.
+    """
+    return any(lane.name == LOSSES and lane.rows > _MANY for lane in spool.status)
+
+
 class Keeping:
     """Stores readings, filtered. Belongs to the thread of the spool."""
 
@@ -88,7 +100,9 @@ class Keeping:
         """
         if self.ring is not None:
             self.ring.expire(self._running_ms())
-        if self._running_ms() - self._told_ms >= self._tell_ms:
+        is_due = self._running_ms() - self._told_ms >= self._tell_ms
+        # Only a segment that is written no more cannot be told of later.
+        if is_due and (self._tallies.segments > 1 or not tallies_wait(spool)):
             self.tell(spool)
         return self.flush(spool)
 

@@ -38,6 +38,11 @@ class Tallies:
             counts[name] = [before[0] + went, before[1] + stayed]
         self._changed.add(segment)
 
+    @property
+    def segments(self) -> int:
+        """How many segments there is something to be told of."""
+        return len(self._changed)
+
     def untold(self, now_ms: int) -> list[Loss]:
         """Return what is to be told since :meth:`told`."""
         return [self._loss(segment, now_ms) for segment in sorted(self._changed)]

@@ -19,26 +19,18 @@ import duckdb
 import pyarrow as pa
 
 from streams.adapters.config_log import now_in_force
-from streams.adapters.edge_ledger import EdgeCount, EdgeLedger, held_against
+from streams.adapters.edge_ledger import held_against
+from streams.adapters.edge_windows import DAY_MS, held_against_results, told_of
 from streams.adapters.influx import MEASUREMENT, Influx
-from streams.adapters.lake import opened, rows_of
-from streams.adapters.log_reader import read_all
-from streams.adapters.reading_records import RecordDecoder
+from streams.adapters.lake import opened
 from streams.agents.window_definitions import definition_of
+from streams.audit_log import NO_PLACES, Log, read_log
 from streams.core.readings import ELSEWHERE, TIME_OF_RECEIPT
+from streams.core.results import EDGE
 from streams.core.windows import Tumbling, Window
-from streams.errors import DecodeError, DeliveryError
-from streams.history import (
-    NAMES,
-    PLACE,
-    VERDICTS,
-    ReadingBatches,
-    names_a_reading,
-    read_ledger,
-)
-from streams.ports import is_time_marker
+from streams.errors import DeliveryError
 from streams.settings import Settings
-from streams.topics import AGGREGATES, LOSSES, READINGS
+from streams.topics import AGGREGATES, READINGS
 
 CLASSES = ("accepted", "duplicate", "late", "quarantined", "rejected")
 
@@ -95,6 +87,19 @@ SELECT tenant, device, metric, start_ms,
 FROM should FULL JOIN told USING (tenant, device, metric, start_ms)
 """  # noqa: S608 no input of users is in it
 
+_OF_EDGES = f"""
+WITH final AS (
+    SELECT * FROM aggregates WHERE source = '{EDGE}' AND rank >= 0
+    QUALIFY row_number() OVER (
+        PARTITION BY tenant, site, device, metric, "window", start_ms
+        ORDER BY rank DESC, count DESC, kafka_offset DESC
+    ) = 1
+)
+SELECT tenant, site, device, "window", start_ms - start_ms % {DAY_MS} AS day,
+    sum(count)::BIGINT, max(last_received_ms)
+FROM final GROUP BY ALL
+"""  # noqa: S608 no input of users is in it
+
 _STORED = """
 WITH stored AS (
     SELECT kafka_partition, kafka_offset, row, count(*) AS copies FROM lake_{name} GROUP BY ALL
@@ -123,6 +128,9 @@ class AuditReport:
     edges: list[dict[str, Any]] = field(default_factory=list)
     """Per device that an edge filters, or gave readings up of: ``measured`` = ``sent`` +
     ``filtered`` + ``given_up``, and ``in_log`` as what was sent, repetitions included."""
+    edge_windows: list[dict[str, Any]] = field(default_factory=list)
+    """Per device and window that an edge computes: readings that it ``counted`` into windows, of
+    them in ``open`` ones, and ``in_log`` in its final results; ``results_given_up`` at the site."""
 
     @property
     def holds(self) -> bool:
@@ -153,28 +161,13 @@ async def audit(settings: Settings, tenant: str | None = None) -> AuditReport:
 
     :param tenant: only this one; default all.
     """
-    log = await _read_log(settings, tenant)
+    log = await read_log(settings, tenant)
     influx = await _count_influx(settings, tenant) if "influx" in settings.sink.targets else None
     # A window that was added later has no results for the readings from before.
     applied = await now_in_force(settings, only_windows_of_always=True)
     definitions = [definition_of(window) for window in applied.windows]
     lake = _open_lake(settings.lake.absolute()) if "lake" in settings.sink.targets else None
-    return reconcile(log, definitions, influx, lake)
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """What the audit reads from Kafka, as tables (columns as in the lake)."""
-
-    readings: pa.Table
-    aggregates: pa.Table
-    verdicts: pa.Table
-    """``source`` and ``verdict`` of each reading that was not accepted."""
-    refused_records: int
-    counted: frozenset[str] = frozenset()
-    """Sources of late readings that ``headwater redrive late`` has counted into windows."""
-    edges: Sequence[EdgeCount] = ()
-    """What edges say of their devices."""
+    return reconcile(log, definitions, influx, lake, tenant)
 
 
 def reconcile(
@@ -182,6 +175,7 @@ def reconcile(
     definitions: Sequence[Window],
     influx: dict[str, int] | None,
     lake: Mapping[str, Any] | None = None,
+    tenant: str | None = None,
 ) -> AuditReport:
     """Compare counts; pure.
 
@@ -191,6 +185,7 @@ def reconcile(
 
     :param influx: ``windows`` and ``count`` as stored there; ``None`` leaves it out.
     :param lake: table or dataset of ``readings`` and ``aggregates``; ``None`` leaves it out.
+    :param tenant: the only one that the tables have; ``None`` for all.
     """
     with duckdb.connect() as db:
         db.register("readings", log.readings)
@@ -206,6 +201,7 @@ def reconcile(
             f"SELECT count(*), coalesce(sum(count), 0)::BIGINT FROM ({_ONE_SOURCE})"  # noqa: S608
         ).fetchall()[0]
         stored = {name: _in_lake(db, name, found) for name, found in (lake or {}).items()}
+        of_edges = told_of(db.execute(_OF_EDGES).fetchall())
     devices = _per_device(by_device)
     classes = {name: sum(device[name] for device in devices) for name in CLASSES}
     received = len(log.readings)
@@ -218,6 +214,13 @@ def reconcile(
         )
     edges, lost = held_against(log.edges, _in_log(devices))
     problems += lost
+    edge_windows, contradictions = held_against_results(
+        log.edge_windows.counts(tenant),
+        of_edges,
+        log.edge_windows.given_up,
+        log.results_since_ms,
+    )
+    problems += contradictions
     problems += [
         f"the lake: of {name}, {found['missing']} rows of the log are missing and "
         f"{found['twice']} are there twice: is the sink behind?"
@@ -236,6 +239,7 @@ def reconcile(
         problems,
         stored,
         edges,
+        edge_windows,
     )
 
 
@@ -253,7 +257,7 @@ def _with_counted(log: Log) -> pa.Table:
 
 def _in_lake(db: duckdb.DuckDBPyConnection, name: str, found: Any) -> dict[str, int]:
     """Count the rows of a log table that the lake holds, by their place in the log."""
-    db.register(f"lake_{name}", found if found is not None else _NO_PLACES.empty_table())
+    db.register(f"lake_{name}", found if found is not None else NO_PLACES.empty_table())
     there, missing, twice = db.execute(_STORED.format(name=name)).fetchall()[0]
     return {"there": there, "missing": missing, "twice": twice}
 
@@ -305,83 +309,6 @@ def _per_device(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
         )
         entry[kind] = count
     return list(found.values())
-
-
-async def _read_log(settings: Settings, tenant: str | None) -> Log:
-    tables: dict[str, list[pa.Table]] = {READINGS: [], AGGREGATES: []}
-    verdicts: dict[str, str] = {}
-    decoder = RecordDecoder(settings.metrics, settings.gateway.max_rows, codecs=settings.codecs)
-    readings = ReadingBatches(decoder, tables[READINGS].append)
-    refused, edges = 0, EdgeLedger()
-    async for record in read_all(settings.kafka, [*tables, *VERDICTS, LOSSES]):
-        headers = dict(record.headers)
-        if is_time_marker(record):
-            continue
-        if record.topic == READINGS:
-            readings.add(record)
-            continue
-        if record.topic == LOSSES:
-            edges.add(record)
-            continue
-        if record.topic in tables:
-            try:
-                tables[record.topic].append(rows_of(record.topic, record))
-            except DecodeError:
-                continue
-            continue
-        source = headers.get("hw-source", b"").decode()
-        if names_a_reading(source):
-            verdicts[source] = VERDICTS[record.topic]
-        elif tenant is None or headers.get("hw-tenant", tenant.encode()) == tenant.encode():
-            refused += 1
-    readings.flush()
-    return Log(
-        _joined(tables[READINGS], _NO_READINGS, tenant),
-        _joined(tables[AGGREGATES], _NO_AGGREGATES, tenant),
-        pa.table(
-            {
-                "source": pa.array(list(verdicts), pa.string()),
-                "verdict": pa.array(list(verdicts.values()), pa.string()),
-            }
-        ),
-        refused,
-        frozenset((await read_ledger(settings.kafka)).counted()),
-        edges.counts(tenant),
-    )
-
-
-_NO_PLACES = pa.schema(PLACE)
-_NO_READINGS = pa.schema(
-    [
-        *NAMES,
-        ("t_ms", pa.int64()),
-        ("value", pa.float64()),
-        ("quality", pa.int16()),
-        ("boot", pa.int64()),
-        ("seq", pa.int64()),
-        *PLACE,
-    ]
-)
-_NO_AGGREGATES = pa.schema(
-    [
-        *NAMES,
-        ("window", pa.string()),
-        ("source", pa.string()),
-        ("start_ms", pa.int64()),
-        ("rank", pa.int32()),
-        ("count", pa.int64()),
-        *PLACE,
-    ]
-)
-
-
-def _joined(tables: list[pa.Table], schema: pa.Schema, tenant: str | None) -> pa.Table:
-    if not tables:
-        return schema.empty_table()
-    table = pa.concat_tables(tables, promote_options="default").select(schema.names)
-    if tenant is None:
-        return table
-    return table.filter(pa.compute.field("tenant") == tenant)
 
 
 async def _count_influx(settings: Settings, tenant: str | None) -> dict[str, int]:

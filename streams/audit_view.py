@@ -25,6 +25,8 @@ def page(report: AuditReport, devices: int) -> Group:
         parts.append(_devices(report, devices))
     if devices and report.edges:
         parts.append(_edges(report, devices))
+    if devices and report.edge_windows:
+        parts.append(_edge_windows(report, devices))
     parts.append(
         f"{report.received:,} readings in the log; {report.windows:,} windows; "
         f"{report.in_open_windows:,} readings in windows still open; "
@@ -76,6 +78,23 @@ def _edges(report: AuditReport, limit: int) -> Table:
     for device in ranked[:limit]:
         counts = (f"{device[name]:,}" for name in names)
         table.add_row(escape(device["site"]), escape(device["device"]), *counts)
+    return table
+
+
+def _edge_windows(report: AuditReport, limit: int) -> Table:
+    """Those first whose counts are furthest apart."""
+    names = ("counted", "open", "in_log")
+    ranked = sorted(
+        report.edge_windows,
+        key=lambda d: (-abs(d["counted"] - d["open"] - d["in_log"]), d["device"], d["window"]),
+    )
+    more = len(ranked) - limit
+    caption = f"{more:,} more; --devices shows them" if more > 0 else None
+    shown = ("windows of an edge", "device", "window", *(name.replace("_", " ") for name in names))
+    table = Table(*shown, box=SIMPLE_HEAD, pad_edge=False, caption=caption)
+    for device in ranked[:limit]:
+        labels = (escape(device[name]) for name in ("site", "device", "window"))
+        table.add_row(*labels, *(f"{device[name]:,}" for name in names))
     return table
 
 

@@ -16,7 +16,7 @@ import orjson
 MAX_DEVICES = 256
 """Devices that one loss counts by name; the rest are counted together."""
 
-REASONS = ("expired", "dropped", "thinned", "refused", "damaged", "filtered")
+REASONS = ("expired", "dropped", "thinned", "refused", "damaged", "filtered", "counted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class Loss:
     lane: str
     reason: str
     """``expired``, ``dropped`` (no room), ``thinned``, ``refused`` (by the gateway) or
-    ``damaged`` (on disk). ``filtered`` is no loss: a tally of the lane ``ring`` (edge.tally)."""
+    ``damaged`` (on disk). No losses, of the lane ``ring``, are
+    ``filtered`` (edge.tally) and ``counted``, what went into windows (edge.windowing.account)."""
     at_ms: int
     segment: int
     places: tuple[tuple[int, int], ...]
@@ -43,6 +44,14 @@ class Loss:
     up: Mapping[str, int] = field(default_factory=dict)
     """Of a tally, by device as ``devices``: readings that were to go up."""
     other_up: int = 0
+    window: str = ""
+    """Of ``counted``: the window that ``devices`` says the readings of, in a day."""
+    start_ms: int | None = None
+    """When the day begins."""
+    open: Mapping[str, int] = field(default_factory=dict)
+    """By device: how many of them are in windows that are not closed yet."""
+    newest_ms: Mapping[str, int] = field(default_factory=dict)
+    """By device: receipt of the newest of them."""
 
     def encode(self) -> bytes:
         """Return it as JSON, which is what travels up, too."""

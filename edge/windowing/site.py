@@ -15,6 +15,7 @@ import numpy as np
 from prometheus_client import Counter
 
 from edge.filters import RELEASED, Filters, raw_of
+from edge.windowing.account import Account
 from edge.windowing.near import Near, Series, were_sent
 from streams.adapters import shard_codec
 from streams.agents.changing import adapted
@@ -63,6 +64,8 @@ class SiteWindows:
             DeviceRules(**settings.devices.model_dump()),
             self._shards,
         )
+        self.account = Account(self._engine)
+        """What went into the windows, for the ledger."""
         self._derive = Derivations(settings.windows)
         flagging = [one for one in settings.filters if one.mode == "windows-and-anomalies"]
         self._watch = Watch(settings.detection, self._shards) if flagging else None
@@ -100,6 +103,7 @@ class SiteWindows:
             np.repeat(np.asarray(times, np.int64), sizes),
         )
         for folded in self._engine.fold(rows):
+            self.account.count(folded)
             self._tell(folded.results, out)
             self._judge(folded, out)
         return out
@@ -160,6 +164,7 @@ class SiteWindows:
             )
         self._now_ms, self._offset = int(clock["now_ms"]), int(clock["offset"])
         self.near.restore(clock["spans"])
+        self.account.restore(clock.get("account", []))
         out = Outcome()
         try:
             stored = [Window(**window) for window in clock["windows"]]
@@ -209,6 +214,7 @@ class SiteWindows:
             "offset": self._offset,
             "shards": self._shards,
             "spans": self.near.state(),
+            "account": self.account.state(),
             "windows": [window.model_dump(mode="json") for window in self._settings.windows],
         }
 

@@ -25,10 +25,10 @@ from crdt.sqlite_file import LogError
 from edge import contents
 from edge.commit import REFUSED, SpoolThread
 from edge.errors import SpoolError, SpoolFullError
-from edge.keeping import Keeping
+from edge.keeping import Keeping, tallies_wait
 from edge.spool.lane import Entry
 from edge.spool.records import Record
-from edge.spool.spool import Spool
+from edge.spool.spool import LOSSES, Spool
 from edge.uplink.pump import WINDOWS
 from edge.windowing.site import CLOCK_KEY, Outcome, SiteWindows
 from edge.windowing.store import FILE, Checkpoints
@@ -96,7 +96,8 @@ class EdgeWindows:
         self._rows = 0
         self._wake = asyncio.Event()
         self._has_changed = False
-        self._stored_s = 0.0
+        self._stored_s = self._said_s = 0.0
+        self._tell_s = settings.edge.ring.tell_ms / 1000
         self._is_stopping = False
         self._task: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(1, "windows")
@@ -159,6 +160,7 @@ class EdgeWindows:
             while self._arrived or not self._is_stopping:
                 await self._step()
             await self._checkpoint()
+            await self._say()
 
     async def _step(self) -> None:
         self._wake.clear()
@@ -177,6 +179,8 @@ class EdgeWindows:
         due = self._loop.time() - self._stored_s >= self._limits.checkpoint_ms / 1000
         if self._has_changed and due:
             await self._checkpoint()
+        if self._loop.time() - self._said_s >= self._tell_s:
+            await self._say()
         if not self._arrived:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
@@ -200,7 +204,7 @@ class EdgeWindows:
         while True:
             try:
                 if windows:
-                    await self._thread.run(partial(_append, windows, self._wall_ms()))
+                    await self._thread.run(partial(_append, WINDOWS, windows, self._wall_ms()))
                     _RESULTS.inc(sum(record.rows for record in windows))
                     windows = []
                     self._told()
@@ -228,6 +232,22 @@ class EdgeWindows:
         self._stored_s = self._loop.time()
         if self._has_changed and await self._in_thread(self._store, self._place):
             self._has_changed = False
+
+    async def _say(self) -> None:
+        """Tell the ledger how many readings went into windows whose results are in the spool."""
+        self._said_s = self._loop.time()
+        now_ms = self._wall_ms()
+        if await self._thread.run(tallies_wait):
+            return
+        entries = await self._in_thread(self._site.account.untold, now_ms)
+        records = [Record(one.encode(), 1, now_ms, self._running_ms()) for one in entries]
+        if not records:
+            return
+        try:
+            await self._thread.run(partial(_append, LOSSES, records, now_ms))
+        except SpoolError as error:
+            await self._in_thread(self._site.account.retell)
+            _log.error("the ledger is not told what is in windows", error=str(error))
 
     def _store(self, place: Place, *, anew: bool = False) -> bool:
         state = self._site.take_state()
@@ -302,8 +322,8 @@ _GROUP = 64
 """Records that are folded together after a start."""
 
 
-def _append(records: Iterable[Record], now_ms: int, spool: Spool) -> None:
-    spool.append(WINDOWS, list(records), now_ms)
+def _append(lane: str, records: Iterable[Record], now_ms: int, spool: Spool) -> None:
+    spool.append(lane, list(records), now_ms)
 
 
 def _arrived(entry: Entry) -> _Arrived:

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from streams.adapters.edge_windows import COUNTED, WindowLedger
 from streams.ports import LogRecord
 
 _SpoolOf = tuple[str, str, str]
@@ -42,6 +43,9 @@ class EdgeLedger:
     def __init__(self) -> None:
         self._tallies: dict[tuple[_SpoolOf, int], dict[str, Any]] = {}
         self._losses: dict[tuple[_SpoolOf, bytes], dict[str, Any]] = {}
+        self._windows_lost: set[tuple[_SpoolOf, bytes]] = set()
+        self.windows = WindowLedger()
+        """What went into windows that edges compute."""
 
     def add(self, record: LogRecord) -> None:
         """Take a record; one that no edge wrote so is left out."""
@@ -62,9 +66,15 @@ class EdgeLedger:
             before = self._tallies.get(place)
             if before is None or _size(entry) > _size(before):
                 self._tallies[place] = entry
-        elif entry.get("lane") == "readings":
+        elif entry.get("reason") == COUNTED:
+            self.windows.take(*key, entry)
+        elif entry.get("lane") in ("readings", "windows"):
             said = orjson.dumps([entry.get(name) for name in ("reason", "segment", "places")])
-            self._losses[key, said] = entry
+            if entry["lane"] == "readings":
+                self._losses[key, said] = entry
+            elif (key, said) not in self._windows_lost:
+                self._windows_lost.add((key, said))
+                self.windows.given_up[key[:2]] += entry.get("readings") or 0
 
     def counts(self, tenant: str | None = None) -> list[EdgeCount]:
         """Return the counts of each device, by name.

@@ -98,7 +98,8 @@ class Folded:
 
     ``rows`` are those that were judged (rows at or below a stamp are left out), ``verdict``
     uint8 their :class:`Class`, ``series`` int32 their dense series. ``results`` are in order of
-    emission. ``beyond`` names the limit that refused a row, for those that one did.
+    emission. ``beyond`` names the limit that refused a row, for those that one did. ``late`` is
+    bool[n, definitions]: rows that came too late for a definition; None if none did.
     """
 
     rows: LogRows
@@ -106,6 +107,7 @@ class Folded:
     series: Int32
     results: list[WindowResults]
     beyond: dict[int, str] = field(default_factory=dict)
+    late: Bool | None = None
 
 
 class StreamEngine:
@@ -229,12 +231,17 @@ class StreamEngine:
         verdict[beyond] = Class.REJECTED
         before = self._watermark_before(rows, device, verdict)
         self._apply_identities(rows, series, before, verdict)
-        results = [*idle, *self._fold_windows(rows, device, series, verdict, before)]
+        told, late = self._fold_windows(rows, device, series, verdict, before)
         self._count(device, rows, verdict)
         self._set_deadlines(device, rows)
         self._sweep()
         return Folded(
-            rows, verdict, series, results, dict.fromkeys(beyond.tolist(), TOO_MANY_METRICS)
+            rows,
+            verdict,
+            series,
+            [*idle, *told],
+            dict.fromkeys(beyond.tolist(), TOO_MANY_METRICS),
+            late,
         )
 
     def _wake(self, device: Int32, kafka_ms: Int64) -> list[WindowResults]:
@@ -328,8 +335,11 @@ class StreamEngine:
 
     def _fold_windows(
         self, rows: LogRows, device: Int32, series: Int32, verdict: UInt8, before: Int64
-    ) -> list[WindowResults]:
-        """Fold accepted rows into windows, class LATE what no window takes, and emit."""
+    ) -> tuple[list[WindowResults], Bool | None]:
+        """Fold accepted rows into windows, class LATE what no window takes, and emit.
+
+        :returns: results, and which rows were late for which definition; None if none was.
+        """
         r, reg = rows.readings, self.registry
         candidate = (verdict == Class.ACCEPTED) & np.isfinite(r.value)
         candidate &= r.quality & ELSEWHERE == 0
@@ -337,7 +347,8 @@ class StreamEngine:
         late = np.zeros_like(member)
         for w, operator in enumerate(self.operators):
             late[:, w] = member[:, w] & ~operator.takes(r.t_ms, before)
-        if late.any():
+        any_late = bool(late.any())
+        if any_late:
             verdict[(late == member).all(axis=1) & member.any(axis=1)] = Class.LATE
             self._count_late(device, late)
         every = Rows(
@@ -361,7 +372,7 @@ class StreamEngine:
                 if len(refused):
                     self._count_refused(device, np.flatnonzero(taken)[refused], w)
             results += operator.emit(moved, watermark)
-        return results
+        return results, late if any_late else None
 
     # -- devices that are quiet for long -------------------------------------------------
 

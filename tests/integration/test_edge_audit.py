@@ -26,10 +26,14 @@ _FILTER = """
 devices = ["press"]
 mode = "swinging-door"
 bound = 0.6
+
+[[filters]]
+devices = ["mill"]
+mode = "windows"
 """
 _FIRST_MS = 1_750_000_000_000
 _READINGS = 600
-_MEASURED = {"press": _READINGS, "pump": _READINGS}
+_MEASURED = {"press": _READINGS, "pump": _READINGS, "mill": _READINGS}
 
 
 def values() -> list[float]:
@@ -82,18 +86,25 @@ def test_what_filters_left_out_is_counted_and_comes_up_once_when_it_is_asked_for
         def all_is_there() -> bool:
             report = asyncio.run(audit(settings))
             # The sink has stored all of the log, and windows of it are told.
-            return report.holds and report.windows > 0 and len(report.edges) == 1
+            return report.holds and report.windows > 0 and len(report.edges) == 2
 
         eventually(lambda: edge.waiting() + edge.waiting("losses") == 0, within_s=60)
         eventually(all_is_there, within_s=120, every_s=2)
         report = audited(env)
-        (press,) = report["edges"]
+        mill, press = report["edges"]
         assert (press["device"], press["site"]) == ("press", site)
+        assert (mill["filtered"], mill["in_log"]) == (_READINGS, 0)
         assert press["measured"] == _READINGS == press["sent"] + press["filtered"]
         assert press["filtered"] > press["sent"]
         # A batch whose answer comes late is sent again: it is in the log twice, and counts once.
         assert press["sent"] <= press["in_log"]
         assert accepted(report) == {"press": press["sent"], "pump": _READINGS}
+
+        # Its windows are the edge's, and hold what the edge has counted into them.
+        (windows,) = report["edge_windows"]
+        assert (windows["device"], windows["counted"]) == ("mill", _READINGS)
+        # Those that were open then may have closed since, if the machine is very slow.
+        assert _READINGS >= windows["in_log"] >= _READINGS - windows["open"] > 0
 
         def raw() -> dict[str, list[tuple[int, float]]]:
             found: dict[str, list[tuple[int, float]]] = {}
@@ -104,16 +115,17 @@ def test_what_filters_left_out_is_counted_and_comes_up_once_when_it_is_asked_for
         whole = [(_FIRST_MS + 1_000 * n, value) for n, value in enumerate(values())]
         assert len(raw()["press"]) == press["sent"]
         for asked in (1, 2):
-            assert brought_up(settings, site) == _READINGS
-            rows = asked * _READINGS
+            assert brought_up(settings, site) == 2 * _READINGS
+            rows = asked * 2 * _READINGS
             eventually(lambda: backfilled(tmp_path / "lake") >= rows, within_s=60)  # noqa: B023 called at once
             # However often it was asked for: each reading once, with those that were sent.
-            assert raw() == {"press": whole, "pump": whole}
+            assert raw() == dict.fromkeys(_MEASURED, whole)
         # No window, and no class of readings, has what was brought up.
         eventually(all_is_there, within_s=60, every_s=2)
         again = asyncio.run(audit(settings)).as_json()
         assert accepted(again) == accepted(report)
-        assert again["edges"][0]["measured"] == _READINGS
+        assert [one["measured"] for one in again["edges"]] == [_READINGS, _READINGS]
+        assert [one["counted"] for one in again["edge_windows"]] == [_READINGS]
 
 
 def accepted(report: dict[str, Any]) -> dict[str, int]:

@@ -21,6 +21,8 @@ from edge.filters import Filters, Offered, released
 from edge.readings import has_windows
 from edge.windowing.site import Outcome, SiteWindows
 from streams.adapters import frames, results, zstd
+from streams.adapters.edge_ledger import EdgeLedger
+from streams.adapters.edge_windows import DAY_MS, Told, held_against_results
 from streams.agents.readings import make_readings
 from streams.core.readings import (
     ABSENT,
@@ -34,7 +36,7 @@ from streams.core.results import EDGE, WindowResults
 from streams.errors import DecodeError
 from streams.gateway.edge_windows import window_records
 from streams.settings import Filter, Settings, Window
-from streams.testing import Driver
+from streams.testing import Driver, Record
 from streams.topics import AGGREGATES
 
 WINDOWS = [
@@ -103,6 +105,8 @@ class Site:
     place: int = 0
     """Of the last checkpoint, in the ring."""
     folded: int = 0
+    ledger: EdgeLedger = field(default_factory=EdgeLedger)
+    """Of the cloud: what the edge has said of its windows."""
 
     def __post_init__(self) -> None:
         self.filters = filters_of(self.settings)
@@ -134,6 +138,20 @@ class Site:
         self.fold()
         self.stored |= self.site.take_state()
         self.place = self.folded
+
+    def say(self) -> list[dict]:
+        """Tell the ledger, and audit; return what it shows of each device and window."""
+        headers = (("hw-tenant", b"acme"), ("hw-site", b"north"), ("hw-batch", b"5f.1/losses/1"))
+        for entry in self.site.account.untold(0):
+            self.ledger.add(Record(0, 0, None, entry.encode(), headers=headers))
+        told: dict[tuple, Told] = {}
+        for (device, _, window, start_ms), found in final(self.told).items():
+            cell = "acme", "north", device, window, start_ms - start_ms % DAY_MS
+            before = told.get(cell, Told(0, 0))
+            told[cell] = Told(before.count + found[0], max(before.newest_ms, found[1]))
+        rows, problems = held_against_results(self.ledger.windows.counts(), told, {}, -1)
+        assert problems == []
+        return rows
 
     def crash(self) -> None:
         self.site = SiteWindows(self.settings, self.filters)
@@ -168,14 +186,33 @@ def current(told: list[WindowResults], bits: dict[tuple[Key, int], tuple] | None
     return found
 
 
+def final(told: list[WindowResults]) -> dict[Key, tuple[int, int]]:
+    """Readings and latest receipt of the final results of windows that follow each other."""
+    found: dict[Key, tuple[int, int, int]] = {}
+    for part in told:
+        for i in np.flatnonzero(part.rank >= 0).tolist():
+            if part.window[i] != "1s":
+                continue
+            key = part.device[i], part.metric[i], "1s", int(part.start_ms[i])
+            row = int(part.rank[i]), int(part.count[i]), int(part.last_received_ms[i])
+            found[key] = max(row, found.get(key, row))
+    return {key: row[1:] for key, row in found.items()}
+
+
 def of_cloud(driver: Driver) -> list[WindowResults]:
     return [results.decode_windows(value) for value in driver.values(AGGREGATES)]
 
 
 @settings(max_examples=25, deadline=None)
-@given(steps, st.sets(st.integers(0, 7)), st.sets(st.integers(0, 7)), st.booleans())
-def test_an_edge_tells_the_windows_that_the_cloud_would_tell(
-    given_steps, checkpoints, crashes, ticks
+@given(
+    steps,
+    st.sets(st.integers(0, 7)),
+    st.sets(st.integers(0, 7)),
+    st.sets(st.integers(0, 7)),
+    st.booleans(),
+)
+def test_an_edge_tells_the_windows_that_the_cloud_would_tell_and_counts_what_is_inside(
+    given_steps, checkpoints, says, crashes, ticks
 ) -> None:
     site, cloud, after = Site(), Driver(make_readings(SETTINGS)), Driver(make_readings(SETTINGS))
     at_ms, seq = 100_000, 0
@@ -191,6 +228,9 @@ def test_an_edge_tells_the_windows_that_the_cloud_would_tell(
             cloud.send(frames.encode(part), at_ms=at_ms)
         if number in checkpoints:
             site.checkpoint()
+        if number in says:
+            site.fold()
+            site.say()
         if number in crashes:
             site.crash()
     for later_ms in (at_ms + 2_000_000, at_ms + 4_000_000):
@@ -198,6 +238,8 @@ def test_an_edge_tells_the_windows_that_the_cloud_would_tell(
         cloud.tick(later_ms)
     told = current(site.told, {})
     assert told == current(of_cloud(cloud))
+    assert all(row["counted"] == row["in_log"] and not row["open"] for row in site.say())
+    assert bool(site.ledger.windows.counts()) == any(key[2] == "1s" for key in final(site.told))
     assert all(part.source.values == (EDGE,) for part in site.told)
     # The cloud itself makes none of what goes up raw.
     if site.up:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pytest
 
-from streams.audit import Log, reconcile
+from streams.adapters.edge_windows import WindowLedger
+from streams.audit import reconcile
+from streams.audit_log import Log
 from streams.core.windows import Hopping, Tumbling
 
 MINUTE = Tumbling(name="1m", size_ms=60_000, horizon_ms=600_000)
@@ -19,10 +23,11 @@ def reading(offset, t_ms, *, seq=None, value=1.0, quality=0):
     }  # fmt: skip
 
 
-def result(start_ms, count, rank=0, offset=0):
+def result(start_ms, count, rank=0, offset=0, *, source="cloud", received_ms=0):
     return {
         "tenant": "t", "site": "s", "device": "d", "metric": "m", "window": "1m",
-        "source": "cloud", "start_ms": start_ms, "rank": rank, "count": count,
+        "source": source, "start_ms": start_ms, "rank": rank, "count": count,
+        "last_received_ms": received_ms,
         "kafka_partition": 0, "kafka_offset": offset, "row": 0,
     }  # fmt: skip
 
@@ -31,7 +36,7 @@ READING = pa.Table.from_pylist([reading(0, 0, seq=0)]).schema
 READING = pa.schema([f.with_type(pa.int64()) if f.name in ("boot", "seq") else f for f in READING])
 
 
-def log(readings, results, verdicts=(), counted=()):
+def log(readings, results, verdicts=(), counted=(), *, edge_windows=None):
     return Log(
         pa.Table.from_pylist(readings, schema=READING),
         pa.Table.from_pylist(results or [result(0, 0)])[: len(results)],
@@ -43,6 +48,7 @@ def log(readings, results, verdicts=(), counted=()):
         ),
         0,
         frozenset(counted),
+        edge_windows=edge_windows or WindowLedger(),
     )
 
 
@@ -147,3 +153,71 @@ def test_sites_are_the_sums_of_their_devices():
     counts = {site["site"]: (site["devices"], site["accepted"]) for site in report.sites}
     assert counts == {"s": (2, 2), "other": (1, 1)}
     assert report.as_json()["sites"] == report.sites
+
+
+def of_an_edge(*said: tuple[int, int, int], lost: int = 0) -> WindowLedger:
+    """The windows of `1m` on a day: readings counted, of them in open windows, newest receipt."""
+    ledger = WindowLedger()
+    for counted, still_open, newest_ms in said:
+        entry = {
+            "window": "1m", "start_ms": 0, "from_ms": 10, "devices": {"t/d": counted},
+            "open": {"t/d": still_open}, "newest_ms": {"t/d": newest_ms},
+        }  # fmt: skip
+        ledger.take("t", "s", "5f00", entry)
+    if lost:
+        ledger.given_up["t", "s"] = lost
+    return ledger
+
+
+TOLD = [
+    result(0, 8, source="edge", received_ms=70),
+    result(0, 9, rank=1, offset=1, source="edge", received_ms=90),
+    result(60_000, 3, source="edge", received_ms=80),
+    result(120_000, 2, rank=-1, source="edge", received_ms=99),
+]
+
+
+def test_windows_of_an_edge_hold_what_its_edge_has_counted_into_them():
+    report = reconcile(log([], TOLD, edge_windows=of_an_edge((14, 2, 99))), [MINUTE], None)
+    assert report.holds
+    assert report.edge_windows == [
+        {
+            "tenant": "t", "site": "s", "device": "d", "window": "1m",
+            "counted": 14, "open": 2, "in_log": 12, "results_given_up": 0,
+        }
+    ]  # fmt: skip
+
+
+def test_a_window_that_is_missing_is_told_by_name_unless_the_ledger_has_it():
+    ledger = of_an_edge((13, 0, 99))
+    (problem,) = reconcile(log([], TOLD, edge_windows=ledger), [MINUTE], None).problems
+    assert problem.startswith("t/s/d, windows 1m that begin on 1970-01-01: its edge closed ")
+    assert "with 13 readings, and the log has 12" in problem
+    assert reconcile(
+        log([], TOLD, edge_windows=of_an_edge((13, 0, 99), lost=1)), [MINUTE], None
+    ).holds
+
+
+def test_more_in_windows_than_an_edge_has_counted_is_found_once_it_knows_of_all():
+    ledger = of_an_edge((11, 0, 90))
+    (problem,) = reconcile(log([], TOLD, edge_windows=ledger), [MINUTE], None).problems
+    assert "put 11 readings into windows, and the results in the log have 12" in problem
+    # Its entry is older than the results: nothing follows.
+    assert reconcile(log([], TOLD, edge_windows=of_an_edge((11, 0, 89))), [MINUTE], None).holds
+
+
+def test_of_what_an_edge_says_of_a_day_the_newest_counts_in_any_order():
+    said = [(11, 11, 85), (12, 3, 90), (12, 0, 90)]
+    for some in (said, said[::-1]):
+        assert reconcile(log([], TOLD, edge_windows=of_an_edge(*some)), [MINUTE], None).holds
+    # Of another spool, another edge's beginning: the sums count.
+    both = of_an_edge((5, 0, 80))
+    entry = {"window": "1m", "start_ms": 0, "from_ms": 10, "devices": {"t/d": 7}}
+    both.take("t", "s", "6a11", {**entry, "newest_ms": {"t/d": 90}})
+    assert reconcile(log([], TOLD, edge_windows=both), [MINUTE], None).holds
+
+
+def test_a_day_whose_results_have_left_the_log_is_no_contradiction():
+    whole = log([], [], edge_windows=of_an_edge((13, 0, 99)))
+    assert not reconcile(whole, [MINUTE], None).holds
+    assert reconcile(replace(whole, results_since_ms=10), [MINUTE], None).holds

@@ -12,13 +12,18 @@ import pytest
 from edge import contents
 from edge.commit import READINGS_LANE, GroupCommit, SpoolThread
 from edge.errors import SpoolFullError
+from edge.filters import Filters
 from edge.keeping import Keeping
 from edge.readings import open_spool
+from edge.ring import Ring
+from edge.spool import losses
+from edge.spool.disk import Disk
 from edge.spool.lane import Entry
 from edge.spool.records import Record
+from edge.spool.spool import LOSSES
 from streams.adapters import frames
 from streams.core.readings import Labels, Readings, concat_readings
-from streams.settings import Edge, EdgeSpool
+from streams.settings import Edge, EdgeSpool, Filter
 
 
 def series(device: str, values: list[float], first_ms: int = 0) -> Readings:
@@ -120,3 +125,23 @@ def test_thinning_keeps_what_shows_the_course_of_each_window() -> None:
         assert (min(inside), max(inside)) == (min(was), max(was))
     assert thin([record]) == [kept]
     assert thin([]) == []
+
+
+def test_tallies_leave_a_ledger_that_does_not_go_up_to_losses(tmp_path: Path) -> None:
+    spool, now_ms = open_spool(edge(tmp_path), 0), 0
+    ring = Ring(Disk(tmp_path / "ring"), max_bytes=1 << 30, retention_ms=1 << 40, life=1,
+                segment_bytes=1 << 30)  # fmt: skip
+    thinning = Filters([Filter(mode="deadband", bound=9.0)], 10)
+    keeping = Keeping(lambda: now_ms, lambda: now_ms, thinning, ring, tell_ms=10)
+    for n in range(400):
+        now_ms += 10
+        keeping.keep(series("d", [n % 2], now_ms), spool)
+        keeping.keep_house(spool)
+    told = spool.claim(LOSSES, 1_000, 1 << 30)
+    assert 100 < len(told) < 200
+    spool.confirm(told)
+    # Once there is room again, one says all of it.
+    keeping.tell(spool)
+    (entry,) = spool.claim(LOSSES, 1_000, 1 << 30)
+    last = losses.decode(entry.record.payload)
+    assert (last.readings or 0) + sum(last.up.values()) == 400

@@ -61,6 +61,22 @@ def test_a_loss_that_was_told_twice_counts_once() -> None:
     assert counted(*records) == [EdgeCount("acme", "north", "d", None, 0, 7)]
 
 
+def test_results_that_were_given_up_count_once_and_those_counted_into_windows_are_no_loss() -> None:
+    lost = {**loss(3, 4), "lane": "windows", "devices": {}}
+    counted_in = {
+        "lane": "ring", "reason": "counted", "window": "1m", "start_ms": 0, "from_ms": 1,
+        "readings": 9, "devices": {"acme/d": 9}, "open": {}, "newest_ms": {"acme/d": 5},
+    }  # fmt: skip
+    ledger = EdgeLedger()
+    for record in (said(lost), said(lost, batch="5f00.2/losses/1"), said(counted_in)):
+        ledger.add(record)
+    assert ledger.windows.given_up == {("acme", "north"): 4}
+    assert ledger.counts() == []
+    (found,) = ledger.windows.counts("acme").values()
+    assert (found.counted, found.open, found.newest_ms) == (9, 0, 5)
+    assert ledger.windows.counts("other") == {}
+
+
 def test_what_no_edge_wrote_is_left_out() -> None:
     junk = Record(0, 0, None, b"{", headers=())
     assert counted(junk, said({"devices": 7}), Record(0, 0, None, b"[1]", headers=())) == []
