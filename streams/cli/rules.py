@@ -69,7 +69,7 @@ def backtest(
     import orjson
 
     from streams.alerts.backtest import backtest as judge
-    from streams.alerts.backtest_view import html as written
+    from streams.alerts.backtest_html import html as written
     from streams.alerts.backtest_view import page
     from streams.errors import HeadwaterError
     from streams.recovery.held import parse_time
@@ -85,7 +85,10 @@ def backtest(
     settings = load()
     found = judge(settings, rule, from_ms, to_ms, warmup_ms=warmup_ms, max_readings=max_readings)
     if html is not None:
-        html.write_text(written(found))
+        try:
+            html.write_text(written(found), encoding="utf-8")
+        except OSError as error:
+            raise HeadwaterError(f"--html {html} cannot be written: {error.strerror}") from error
     if json:
         print(orjson.dumps(found.as_json()).decode())
     else:

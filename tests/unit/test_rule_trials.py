@@ -8,7 +8,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from streams.alerts.backtest import backtest
-from streams.alerts.backtest_view import html, page
+from streams.alerts.backtest_html import html
+from streams.alerts.backtest_view import page
 from streams.alerts.rule_cases import run_cases
 from streams.cli.main import app
 from streams.errors import HeadwaterError, SettingsError
@@ -160,7 +161,9 @@ def test_the_command_plots_and_writes_a_page(home, monkeypatch):
     assert ended.exit_code == 0, ended.output
     assert "hot: 1 alerts on 1 devices" in ended.stdout
     assert "█" in ended.stdout
-    assert (home / "out.html").read_text().count("<rect") == 1
+    assert (home / "out.html").read_text(encoding="utf-8").count("<rect") == 1
+    ended = CliRunner().invoke(app, [*words, "--html", "nowhere/out.html"])
+    assert "nowhere/out.html cannot be written: No such file" in str(ended.exception)
 
 
 def test_a_rule_on_scores_is_tried_with_its_detector(home):
