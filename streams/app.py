@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import faust
 import mode
+from fastapi import FastAPI
 
 from streams import collector
 from streams.adapters import rocks_store
@@ -46,6 +47,8 @@ class AppSpec:
     store: str = "memory"
     standbys: int = 0
     companions: Sequence[Companion] = ()
+    views: Sequence[Callable[[FastAPI], None]] = ()
+    """What adds pages to those of health and metrics."""
 
 
 class Companion(Protocol):
@@ -162,7 +165,10 @@ def _ops_service(
 
     class Ops(mode.Service):
         async def on_start(self) -> None:
-            await self.add_async_context(serve(ops_app(ready), settings.ops.host, spec.ops_port))
+            web = ops_app(ready)
+            for add in spec.views:
+                add(web)
+            await self.add_async_context(serve(web, settings.ops.host, spec.ops_port))
             for companion in spec.companions:
                 await companion.start()
             collector.settle()

@@ -25,6 +25,7 @@ from streams.adapters.patience import patiently
 from streams.alerts.channel import Outcome, channels_of
 from streams.alerts.charts import Charts
 from streams.alerts.disabled import Disabled, is_note, write_note
+from streams.alerts.outbox_http import alerts_of
 from streams.alerts.pacing import Breaker, Pace, left_s
 from streams.alerts.sender import body_of
 from streams.log import get_logger
@@ -71,6 +72,14 @@ class Message:
     queued_s: float
     """By the monotonic clock, as :attr:`give_up_s`: one that is set may not make messages old."""
     give_up_s: float
+    failed: int = 0
+    """Attempts of this process."""
+    error: str = ""
+    """Of the last of them."""
+    next_s: float = 0.0
+    """When the next one may come, by the monotonic clock."""
+    is_first: bool = False
+    """Whether it waits for no other one of its chain."""
 
     @property
     def chain(self) -> tuple[str, str]:
@@ -99,6 +108,8 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             limits.retry_min_ms / 1000, limits.retry_max_ms / 1000, limits.breaker_failures
         )
         self._breakers = {name: Breaker(self._pace) for name in self._channels}
+        self._errors: dict[str, str] = {}
+        """Endpoints that failed last, and why."""
         self._full = False
         self._reader: asyncio.Task[None] | None = None
 
@@ -143,6 +154,26 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         if self._reader.done():
             return False, "the outbox is not read any more; see the log"
         return not self._catching_up, "reading the outbox" if self._catching_up else ""
+
+    def about(self, alert: str) -> list[dict[str, Any]]:
+        """Return why the messages about an alert wait, as far as they wait here.
+
+        ``next_try_ms`` is wall time; None for one that waits for another of its chain.
+        """
+        now_s, now_ms = time.monotonic(), time.time() * 1000
+        return [
+            {
+                "id": one.id,
+                "endpoint": one.endpoint,
+                "attempts": one.failed,
+                "last_error": one.error or self._errors.get(one.endpoint, ""),
+                "next_try_ms": round(now_ms + max(0.0, one.next_s - now_s) * 1000)
+                if one.is_first
+                else None,
+            }
+            for one in self._waiting.values()
+            if alert in alerts_of(one.entry)
+        ]
 
     # -- the outbox -----------------------------------------------------------------------
 
@@ -245,6 +276,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             while chain:
                 message = chain.popleft()
                 if message.id in self._waiting:
+                    message.is_first = True
                     await self._deliver(message)
         finally:
             del self._chains[key]
@@ -257,7 +289,6 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
             )
             return
         breaker = self._breakers[message.endpoint]
-        attempt = 0
         while message.id in self._waiting:
             if message.endpoint in self._disabled.names:
                 await self._bury(message, "the receiver answered 410 Gone: endpoint disabled")
@@ -267,6 +298,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 return
             wait_s = breaker.wait_s(time.monotonic())
             if wait_s:
+                message.next_s = time.monotonic() + wait_s
                 await asyncio.sleep(wait_s)
                 continue
             async with self._gates[message.endpoint]:
@@ -277,10 +309,11 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
                 outcome = await channel.send(message.id, body)
             if outcome.delivered:
                 breaker.succeeded()
+                self._errors.pop(message.endpoint, None)
                 await self._delivered(message)
                 return
-            attempt += 1
-            await self._after_failure(message, outcome, attempt)
+            message.failed, message.error = message.failed + 1, outcome.reason
+            await self._after_failure(message, outcome)
 
     async def _delivered(self, message: Message) -> None:
         _ATTEMPTS.labels(message.endpoint, "ok").inc()
@@ -290,7 +323,8 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         _LATENCY.observe(max(0.0, time.time() - received_s))
         await self._finish(message, None)
 
-    async def _after_failure(self, message: Message, outcome: Outcome, attempt: int) -> None:
+    async def _after_failure(self, message: Message, outcome: Outcome) -> None:
+        attempt, self._errors[message.endpoint] = message.failed, outcome.reason
         _ATTEMPTS.labels(message.endpoint, "failed").inc()
         _log.warning(
             "delivery failed",
@@ -309,6 +343,7 @@ class Courier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
         if time.monotonic() + pause_s > message.give_up_s:
             await self._bury(message, f"given up after {attempt} attempts: {outcome.reason}")
             return
+        message.next_s = time.monotonic() + pause_s
         await asyncio.sleep(pause_s)
 
     async def _disable(self, endpoint: str) -> None:

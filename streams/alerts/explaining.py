@@ -15,6 +15,7 @@ from streams.adapters.log_reader import read_all
 from streams.alerts.book import read_alert
 from streams.alerts.desk import read_desk
 from streams.alerts.disabled import is_note
+from streams.alerts.outbox_http import alerts_of, ask_outbox
 from streams.errors import HeadwaterError
 from streams.settings import Settings
 from streams.terminal import utc
@@ -35,10 +36,13 @@ class Explanation:
     missing: str = ""
     """Why there is no evidence."""
     messages: list[dict[str, Any]] = field(default_factory=list)
+    """Those that are pending with ``attempts``, ``last_error`` and ``next_try_ms``."""
+    unasked: str = ""
+    """Why nothing is known of what they wait for."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
-        names = ("alert", "rule", "evidence", "missing", "messages")
+        names = ("alert", "rule", "evidence", "missing", "messages", "unasked")
         return {name: getattr(self, name) for name in names}
 
 
@@ -58,6 +62,11 @@ async def explain(settings: Settings, identity: str, now_ms: int) -> Explanation
     except HeadwaterError as error:
         found.missing = str(error)
     found.messages = await _messages(settings, identity)
+    pending = [one for one in found.messages if one["status"] == "pending"]
+    if pending:
+        waiting, found.unasked = await ask_outbox(settings, identity)
+        for one in pending:
+            one.update(waiting.get(one["id"], {}))
     return found
 
 
@@ -94,8 +103,7 @@ async def _messages(settings: Settings, identity: str) -> list[dict[str, Any]]:
             continue
         entry = orjson.loads(record.value)
         group = entry.get("group")
-        about = [entry["alert"], *(group["alerts"] if group else ())]
-        if any(one["id"] == identity for one in about):
+        if identity in alerts_of(entry):
             found[record.key] = {
                 "id": entry["id"],
                 "endpoint": entry["endpoint"],
@@ -127,7 +135,8 @@ def page(found: Explanation) -> RenderableType:
     )
     parts: list[RenderableType] = [Text(alert["why"], style="bold"), facts, Text(rule), Text()]
     parts.append(Text(found.missing) if found.missing else _evidence_table(found))
-    return Group(*parts, _message_table(found.messages))
+    parts.append(_message_table(found.messages))
+    return Group(*parts, Text(found.unasked)) if found.unasked else Group(*parts)
 
 
 def _evidence_table(found: Explanation) -> Table:
@@ -158,6 +167,18 @@ def _message_table(messages: list[dict[str, Any]]) -> Table:
         table.add_row(
             *(one[name] for name in ("id", "endpoint", "what", "status")),
             utc(one["at_ms"], with_ms=True),
-            Text(one["reason"]),
+            Text(one["reason"] or _waits(one)),
         )
     return table
+
+
+def _waits(message: dict[str, Any]) -> str:
+    """Say why a message is pending, if its process has told."""
+    if "attempts" not in message:
+        return ""
+    next_ms, error = message["next_try_ms"], message["last_error"]
+    parts = [
+        f"{message['attempts']} failed: {error}" if message["attempts"] else error,
+        "waits for the message before it" if next_ms is None else f"next try {utc(next_ms)}",
+    ]
+    return "; ".join(part for part in parts if part)

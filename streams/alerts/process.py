@@ -13,6 +13,7 @@ from streams.agents.host import HostOptions
 from streams.agents.peers import make_peers
 from streams.agents.window_alerting import make_window_alerting
 from streams.alerts.courier import Courier
+from streams.alerts.outbox_http import show_outbox
 from streams.app import AgentSpec, AppSpec, build, run
 from streams.log import configure
 from streams.settings import Settings
@@ -33,6 +34,7 @@ def main(settings: Settings) -> None:
     }
     learn = partial(documents.learn, settings.kafka)
     agents = [AgentSpec(topic, make(settings, documents), learn) for topic, make in makers.items()]
+    courier = Courier(settings)
     spec = AppSpec(
         name="alerts",
         id=settings.alerts.id,
@@ -40,6 +42,7 @@ def main(settings: Settings) -> None:
         agents=agents,
         ops_port=settings.ops.alerts_port,
         options=HostOptions(settings.alerts.checkpoint_ms, settings.worker.silent_ms),
-        companions=[Courier(settings)],
+        companions=[courier],
+        views=[show_outbox(courier.about)],
     )
     run(build(spec, settings))

@@ -173,14 +173,32 @@ def test_what_an_edge_tells_is_delivered_once_also_over_a_kill(alerting):
 
 def test_a_message_that_a_kill_interrupted_goes_out_under_its_id(alerting):
     start, publish, receiver, _ = alerting
-    receiver.answers.extend([503] * 1000)
+    receiver.wants = b"what no message has"
     process = start()
     publish(("pump", 5, 9.0), ("fan", 5, 9.0))
     eventually(lambda: len(set(receiver.ids())) == 2)
     asked = set(receiver.ids())
+    alert = orjson.loads(receiver.got[0][1])["data"]["id"]
+
+    def explained(*options):
+        return start.command("rules", "explain", alert, *options)
+
+    def failing():
+        (message,) = orjson.loads(explained("--json"))["messages"]
+        return message if message.get("attempts") else None
+
+    message = eventually(failing, what="the process says why the message is pending")
+    assert (message["status"], message["endpoint"]) == ("pending", "hook")
+    assert "503" in message["last_error"]
+    assert message["next_try_ms"] > 0
+    shown = explained()
+    assert "503" in shown and "next try" in shown
     process.kill()
     process.wait()
-    receiver.answers.clear()
+    told = orjson.loads(explained("--json"))
+    assert [one["status"] for one in told["messages"]] == ["pending"]
+    assert "why they wait, the alerts process at http" in told["unasked"]
+    receiver.wants = b""
     tried = len(receiver.got)
     start()
     eventually(lambda: set(receiver.ids()[tried:]) == asked)
