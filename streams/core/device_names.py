@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -12,6 +14,29 @@ from streams.core.readings import Int32, Int64
 
 MANY = 65_536
 """Devices beyond which their names no longer lie in the caches of a core anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKeys(Sequence[tuple[str, str]]):
+    """Tenant and name of some devices, in columns."""
+
+    tenants: Sequence[str]
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[str, str]: ...
+    @overload
+    def __getitem__(self, at: slice) -> DeviceKeys: ...
+    def __getitem__(self, at: int | slice) -> tuple[str, str] | DeviceKeys:
+        if isinstance(at, slice):
+            return DeviceKeys(self.tenants[at], self.names[at])
+        return self.tenants[at], self.names[at]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return zip(self.tenants, self.names, strict=True)
 
 
 class DeviceNames:

@@ -9,7 +9,7 @@ import numpy as np
 
 from streams.core.classes import COLUMNS
 from streams.core.columns import Columns
-from streams.core.device_names import MANY, DeviceNames
+from streams.core.device_names import MANY, DeviceKeys, DeviceNames
 from streams.core.index import ABSENT, Index
 from streams.core.placement import shards_of
 from streams.core.readings import (
@@ -218,10 +218,10 @@ class Registry:
         found[new] = self._register([named[at] for at in new.tolist()], shard)
         return found
 
-    def keys_of(self, devices: Int64) -> list[tuple[str, str]]:
+    def keys_of(self, devices: Int64) -> DeviceKeys:
         """Return tenant and name of each device."""
         tenants = names_at(self.tenants, self.devices["tenant"][devices])
-        return list(zip(tenants, names_at(self.names, devices), strict=True))
+        return DeviceKeys(tenants, names_at(self.names, devices))
 
     def _register(self, named: Sequence[Sequence[str]], shard: Int32) -> Int32:
         """Give new devices an index each."""
