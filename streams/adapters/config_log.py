@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from operator import attrgetter
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -73,6 +74,8 @@ class Documents(dict[str, Document]):
 
         A document is there before its markers. A marker without one is none of ours, and is let be.
         """
+        if all(map(attrgetter("value"), records)):
+            return  # Markers have none.
         wanted = {marker_of(record) for record in records if not record.value} - {None}
         if wanted - self.keys():
             await self.refresh(kafka)

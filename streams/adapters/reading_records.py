@@ -190,15 +190,16 @@ class RecordDecoder:
         self, block: Block, records: Sequence[LogRecord], sites: Sequence[str] | None
     ) -> Readings:
         n, k = block.value.shape
-        at = block.at.tolist()
-        mine = records if n == len(records) else [records[i] for i in at]
+        if n == len(records):
+            mine, its_sites = records, sites
+        else:
+            at = block.at.tolist()
+            mine, its_sites = [records[i] for i in at], sites and [sites[i] for i in at]
         tenant, device = self._names.labels(list(map(_KEY, mine)))
-        site = (
-            Labels.constant(DEFAULT_SITE, n) if sites is None else Labels.of(sites[i] for i in at)
-        )
+        site = Labels.constant(DEFAULT_SITE, n) if its_sites is None else Labels.of(its_sites)
         received_ms = np.fromiter(map(_TIMESTAMP, mine), np.int64, n)
         quality = np.full(n, TIME_OF_RECEIPT if block.t_ms is None else 0, np.uint8)
-        per_message = np.arange(n) if k == 1 else np.repeat(np.arange(n), k)
+        per_message = slice(None) if k == 1 else np.repeat(np.arange(n), k)
         return Readings(
             tenant.take(per_message),
             site.take(per_message),

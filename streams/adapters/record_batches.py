@@ -20,10 +20,12 @@ pausing under back-pressure and seeking are the base driver's.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Container, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import dropwhile, islice
 from typing import Any, ClassVar, cast
 
 from aiokafka.consumer.fetcher import FetchResult
@@ -73,8 +75,80 @@ class _AsRead(dict[Any, Any]):
 
     def __setitem__(self, tp: Any, result: Any) -> None:
         if tp.topic in self._batch_topics and isinstance(result, FetchResult):
-            result._partition_records._consumer_record = _as_read
+            result.getall = _ByBatch(result).getall
         super().__setitem__(tp, result)
+
+
+class _ByBatch:
+    """Takes the records out of a fetch result a record batch at a time.
+
+    aiokafka goes through a generator and looks at an offset for each record, which costs more than
+    to read it. Here it is given batches in the place of records: so it checks sums, transactions
+    and markers as ever, but once a batch.
+    """
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+        self._rest: Iterator[Any] = iter(())
+        records = result._partition_records
+        records._records = _Batches(records._records)
+        records._consumer_record = _as_read
+
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        """Return the next records; see ``FetchResult.getall``."""
+        result = self._result
+        if not result.check_assignment(result._topic_partition) or not result.has_more():
+            return []
+        most = sys.maxsize if max_records is None else max_records
+        batches = result._partition_records
+        found = list(islice(self._rest, most))
+        while len(found) < most:
+            begin = batches.next_fetch_offset
+            batch = next(batches, None)
+            if batch is None:
+                result._update_position()
+                result._partition_records, self._rest = None, iter(())
+                return found
+            self._rest = batch.since(begin)
+            found += islice(self._rest, most - len(found))
+        batches.next_fetch_offset = found[-1].offset + 1
+        result._update_position()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Batches:
+    """Record batches, as aiokafka reads them, each in the place of its records."""
+
+    records: Any
+
+    def has_next(self) -> bool:
+        return bool(self.records.has_next())
+
+    def next_batch(self) -> _Batch:
+        return _Batch(self.records.next_batch())
+
+
+class _Batch:
+    """A record batch that is its own only record, at the offset of the last one."""
+
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+        self.offset = batch.next_offset - 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __iter__(self) -> Iterator[_Batch]:
+        return iter((self,))
+
+    def __next__(self) -> Any:
+        """Return the first record: what a batch of control marks."""
+        return next(self._batch)
+
+    def since(self, offset: int) -> Iterator[Any]:
+        """Return the records from an offset on: a batch may begin before what was asked for."""
+        return dropwhile(lambda record: record.offset < offset, self._batch)
 
 
 def _as_read(tp: Any, record: Any) -> Any:

@@ -43,18 +43,42 @@ class RecordNames:
 
         :raises DecodeError: as :meth:`owner`; then none of them is numbered.
         """
-        owners = _plain_owners(keys) or [_owner(key) for key in keys]
-        self._tenants.update(tenant for tenant, _ in owners)
         end = len(self._device)
         if self._table is not None:
+            if not self._are_of_one_tenant(keys):
+                owners = _plain_owners(keys) or [_owner(key) for key in keys]
+                self._tenants.update({tenant for tenant, _ in owners})
             named = [key for key in keys if key is not None]
             self._table.put(named, np.arange(end, end + len(named), dtype=np.int32))
             return
+        owners = _plain_owners(keys) or [_owner(key) for key in keys]
+        self._tenants.update({tenant for tenant, _ in owners})
         self._codes.update(zip(keys, range(end, end + len(keys)), strict=True))
         self._tenant += [tenant for tenant, _ in owners]
         self._listed += [device for _, device in owners]
         if len(self._listed) > MANY:
             self._tabulate()
+
+    def _are_of_one_tenant(self, keys: Sequence[bytes | None]) -> bool:
+        """Whether all keys name devices of the only tenant so far: looked at as one text.
+
+        False says nothing.
+        """
+        if len(self._tenants) != 1 or None in keys:
+            return False
+        named = [key for key in keys if key is not None]
+        begin = f"{next(iter(self._tenants))}/".encode()
+        # Each begins in a line of its own, with the tenant: so none lends bytes to its neighbour.
+        lines = b"\n" + b"\n".join(named)
+        lengths = np.fromiter(map(len, named), np.int64, len(named)) - len(begin)
+        if not lines.count(b"\n") == lines.count(b"\n" + begin) == len(named):
+            return False
+        if lengths.min() < 1 or lengths.max() > MAX_NAME or lines.count(b"/") != len(named):
+            return False
+        try:
+            return lines.decode().replace("\n", "").isprintable()
+        except UnicodeDecodeError:
+            return False
 
     def _tabulate(self) -> None:
         named = [key for key in self._codes if key is not None]

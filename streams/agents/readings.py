@@ -155,7 +155,8 @@ class ReadingsLogic:
         if records:
             self._dirty_since = min(self._dirty_since, records[0].offset)
         begin = 0
-        for at in [i for i, r in enumerate(records) if r.headers and is_time_marker(r)]:
+        headed = any(map(attrgetter("headers"), records))  # Most often none has any.
+        for at in [i for i, r in enumerate(records) if is_time_marker(r)] if headed else ():
             out += self._fold_records(records[begin:at])
             self._read_clock(records[at : at + 1])
             out += self._emit(self.engine.advance(self._clock.now_ms, records[at].offset))

@@ -8,12 +8,12 @@ producer of any language that sends the key ``tenant/device`` lands in the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from zlib import crc32
 
 import numpy as np
 
+from streams.core.device_names import DeviceKeys
 from streams.core.readings import Int32
 
 _M = 0x5BD1E995
@@ -60,10 +60,10 @@ def shard_of(tenant: str, device: str, shards: int) -> int:
     return crc32(device_key(tenant, device)) % shards
 
 
-def shards_of(named: Sequence[Sequence[str]], shards: int) -> Int32:
-    """Return the shard of each of many devices, given as tenant and name; see :func:`shard_of`."""
-    begun = {tenant: crc32(device_key(tenant, "")) for tenant in {tenant for tenant, _ in named}}
-    crcs = [crc32(device.encode(), begun[tenant]) for tenant, device in named]
+def shards_of(keys: DeviceKeys, shards: int) -> Int32:
+    """Return the shard of each of many devices; see :func:`shard_of`."""
+    begun = {tenant: crc32(device_key(tenant, "")) for tenant in set(keys.tenants)}
+    crcs = [crc32(device.encode(), begun[tenant]) for tenant, device in keys]
     found: Int32 = (np.asarray(crcs, np.int64) % shards).astype(np.int32)
     return found
 

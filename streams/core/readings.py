@@ -67,8 +67,8 @@ class Labels:
         """Encode the same string *n* times."""
         return Labels(np.zeros(n, dtype=np.int32), (item,))
 
-    def take(self, rows: Int64 | Int32 | Bool) -> Labels:
-        """Select rows by index or mask; the dictionary stays as it is."""
+    def take(self, rows: Int64 | Int32 | Bool | slice) -> Labels:
+        """Select rows by index, mask or slice; the dictionary stays as it is."""
         return Labels(self.codes[rows], self.values)
 
     def compact(self) -> Labels:

@@ -9,7 +9,7 @@ import numpy as np
 
 from streams.core.classes import COLUMNS
 from streams.core.columns import Columns
-from streams.core.device_names import MANY, DeviceNames
+from streams.core.device_names import MANY, DeviceKeys, DeviceNames
 from streams.core.index import ABSENT, Index
 from streams.core.placement import shards_of
 from streams.core.readings import (
@@ -167,19 +167,15 @@ class Registry:
         pair = tenants.codes[rest].astype(np.int64) * width + devices.codes[rest]
         unique, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
         of_tenants, of_devices = np.divmod(unique, width)
-        named = list(
-            zip(
-                names_at(tenants.values, of_tenants),
-                names_at(devices.values, of_devices),
-                strict=True,
-            )
+        keys = DeviceKeys(
+            names_at(tenants.values, of_tenants), names_at(devices.values, of_devices)
         )
         if self.recall is not None and self.away.any():
-            found_now = self._names.find_all(named)
-            self.recall([named[at] for at in np.flatnonzero(found_now == ABSENT).tolist()])
+            found_now = self._names.find_all(keys)
+            self.recall(keys.take(np.flatnonzero(found_now == ABSENT)))
         order = np.argsort(first)
         each = np.empty(len(unique), np.int32)
-        each[order] = self._admit([named[at] for at in order.tolist()])
+        each[order] = self._admit(keys.take(order))
         found[rest] = each[inverse]
         if of_value is not None:
             of_value[devices.codes[rest]] = found[rest]
@@ -204,37 +200,37 @@ class Registry:
         """Return the index of a device, ``ABSENT`` if it is not here."""
         return int(self._names.find(tenant, [device])[0])
 
-    def _admit(self, named: Sequence[tuple[str, str]]) -> Int32:
+    def _admit(self, keys: DeviceKeys) -> Int32:
         """Return the index of each of distinct devices, registering new ones where there is room.
 
-        :param named: tenant and name of each, in the order in which they are let in.
+        :param keys: in the order in which they are let in.
         """
-        found = self._names.find_all(named)
+        found = self._names.find_all(keys)
         new = np.flatnonzero(found == ABSENT)
-        shard = shards_of([named[at] for at in new.tolist()], self._shards)
+        fresh = keys if len(new) == len(keys) else keys.take(new)
+        shard = shards_of(fresh, self._shards)
         room = self._max_devices - self._in_shard - self.away
         let_in = _nth_of(shard) < room[shard]
-        new, shard = new[let_in], shard[let_in]
-        found[new] = self._register([named[at] for at in new.tolist()], shard)
+        if not let_in.all():
+            new, shard, fresh = new[let_in], shard[let_in], fresh.take(np.flatnonzero(let_in))
+        found[new] = self._register(fresh, shard)
         return found
 
-    def keys_of(self, devices: Int64) -> list[tuple[str, str]]:
+    def keys_of(self, devices: Int64) -> DeviceKeys:
         """Return tenant and name of each device."""
         tenants = names_at(self.tenants, self.devices["tenant"][devices])
-        return list(zip(tenants, names_at(self.names, devices), strict=True))
+        return DeviceKeys(tenants, names_at(self.names, devices))
 
-    def _register(self, named: Sequence[Sequence[str]], shard: Int32) -> Int32:
+    def _register(self, keys: DeviceKeys, shard: Int32) -> Int32:
         """Give new devices an index each."""
-        again = [self._free_devices.pop() for _ in named[: len(self._free_devices)]]
-        end = self.devices.n + len(named) - len(again)
+        reused = min(len(keys), len(self._free_devices))
+        again = [self._free_devices.pop() for _ in range(reused)]
+        end = self.devices.n + len(keys) - reused
         made: Int32 = np.asarray([*again, *range(self.devices.n, end)], np.int32)
-        self._names.put(named, made)
+        self._names.put(keys, made)
         self.devices.grow_to(end)
-        codes = {
-            tenant: self._tenants.code(tenant)
-            for tenant in dict.fromkeys(tenant for tenant, _ in named)
-        }
-        self.devices["tenant"][made] = [codes[tenant] for tenant, _ in named]
+        codes = {tenant: self._tenants.code(tenant) for tenant in dict.fromkeys(keys.tenants)}
+        self.devices["tenant"][made] = [codes[tenant] for tenant in keys.tenants]
         self.devices["shard"][made] = shard
         np.add.at(self._in_shard, shard, 1)
         return made
@@ -262,10 +258,11 @@ class Registry:
 
         :param named: tenant and name of each.
         """
-        found = self._names.find_all(named)
+        keys = DeviceKeys.of(named)
+        found = self._names.find_all(keys)
         new = np.flatnonzero(found == ABSENT)
         shards = np.full(len(new), shard, np.int32)
-        found[new] = self._register([named[at] for at in new.tolist()], shards)
+        found[new] = self._register(keys.take(new), shards)
         return found
 
     def forget(self, devices: Int64) -> Bool:

@@ -12,7 +12,7 @@ time, as :class:`Numbering` says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -226,17 +226,17 @@ class Sequences:
         if len(devices):
             self.current.grow_to(int(devices.max()) + 1)
         older = {}
-        for i, device in enumerate(devices.tolist()):
-            kept = self._older.get(device)
-            if kept is not None:
-                boots = [
-                    [b, n.next, n.base, n.recent, n.floor, list(n.holes)]
-                    for b, n in kept.boots.items()
-                ]
-                older[i] = [list(kept.holes), kept.floor, boots]
+        for i, device in _places(self._older, devices):
+            kept = self._older[device]
+            boots = [
+                [b, n.next, n.base, n.recent, n.floor, list(n.holes)] for b, n in kept.boots.items()
+            ]
+            older[i] = [list(kept.holes), kept.floor, boots]
         columns = self.current.select(devices)
-        given_up = [self._given_up.get(device, 0) for device in devices.tolist()]
-        columns["given_up"] = np.asarray(given_up, np.int64)
+        given_up = np.zeros(len(devices), np.int64)
+        for i, device in _places(self._given_up, devices):
+            given_up[i] = self._given_up[device]
+        columns["given_up"] = given_up
         return {"columns": columns, "older": older}
 
     def restore(self, devices: Int64, state: dict[str, Any]) -> None:
@@ -254,6 +254,12 @@ class Sequences:
                 for boot, after, base, recent, low, gaps in boots
             }
             self._older[int(devices[i])] = Older([(a, b) for a, b in holes], floor, former)
+
+
+def _places(known: Mapping[int, Any], devices: Int64) -> Iterator[tuple[int, int]]:
+    """Yield place and index of those *devices* that are known, in their order."""
+    at = np.flatnonzero(np.isin(devices, np.fromiter(known, np.int64, len(known))))
+    return zip(at.tolist(), devices[at].tolist(), strict=True)
 
 
 def _turns(batch: _Batch) -> Iterator[Int64]:

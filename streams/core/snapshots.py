@@ -17,7 +17,7 @@ from streams.core.engine import StreamEngine
 from streams.core.identities import pack, unpack
 from streams.core.index import ABSENT
 from streams.core.points import SITE
-from streams.core.readings import Bool, Int32, Int64, Labels
+from streams.core.readings import Bool, Int32, Int64, Labels, names_at
 from streams.core.registry import NEVER
 from streams.core.tumbling import TumblingOperator
 
@@ -42,14 +42,14 @@ def take(engine: StreamEngine, devices: Int64) -> State:
     columns |= {name: columns[name].astype(np.int64) for name in COLUMNS}
     windows = [operator.snapshot(series) for operator in engine.operators]
     return {
-        "names": [list(key) for key in reg.keys_of(devices)],
+        "names": reg.keys_of(devices),
         "devices": columns,
         "late_for": _rows(engine.late_for, devices),
         "definitions": [d.written for d in engine.definitions],
         "sequences": engine.sequences.snapshot(devices),
         "series": {
             "device": _numbering(devices, reg.devices.n)[reg.series["device"][series]],
-            "metric": [reg.metrics[m] for m in reg.series["metric"][series].tolist()],
+            "metric": names_at(reg.metrics, reg.series["metric"][series]),
             "max_t_ms": reg.series["max_t_ms"][series],
         },
         "sites": [reg.sites[site] for site in _only_used_sites(windows)],
@@ -133,7 +133,7 @@ def series_names(engine: StreamEngine, series: Int64) -> list[list[str]]:
     """Return tenant, device and metric of each series."""
     reg = engine.registry
     device = reg.series["device"][series].astype(np.int64)
-    metric = [reg.metrics[m] for m in reg.series["metric"][series].tolist()]
+    metric = names_at(reg.metrics, reg.series["metric"][series])
     keys = zip(reg.keys_of(device), metric, strict=True)
     return [[tenant, name, metric] for (tenant, name), metric in keys]
 

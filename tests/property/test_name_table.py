@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.core import name_table
-from streams.core.device_names import DeviceNames
+from streams.core.device_names import DeviceKeys, DeviceNames
 from streams.core.index import ABSENT
 from streams.core.name_table import Behind, NameTable
 
@@ -62,15 +62,15 @@ def test_few_devices_and_many_have_the_same_names(steps, many):
         free = [index for index in range(99) if index not in known.values()][: len(new)]
         gone = {key: index for key, index in known.items() if index in leaving}
         for names in (few, other):
-            names.put(new, np.asarray(free, np.int32))
-            names.forget(list(gone), np.asarray(list(gone.values()), np.int64))
+            names.put(DeviceKeys.of(new), np.asarray(free, np.int32))
+            names.forget(DeviceKeys.of(list(gone)), np.asarray(list(gone.values()), np.int64))
         known |= dict(zip(new, free, strict=True))
         for key in gone:
             del known[key]
         asked = [*named, *known, ("c", "x"), ("a", "?")]
         wanted = [known.get(key, ABSENT) for key in asked]
         for names in (few, other):
-            assert names.find_all(asked).tolist() == wanted
+            assert names.find_all(DeviceKeys.of(asked)).tolist() == wanted
             of_a = [name for tenant, name in asked if tenant == "a"]
             assert names.find("a", of_a).tolist() == [known.get(("a", n), ABSENT) for n in of_a]
         assert list(few.values) == list(other.values)
