@@ -91,7 +91,9 @@ class Depot:
         return self._folder / one.name / f"{one.version}-{one.sha256[:16]}"
 
     def _prune(self, newest: Wanted) -> None:
-        held = [path for path in (self._folder / newest.name).iterdir() if path.name[0] != "."]
-        held.sort(key=lambda path: path.stat().st_mtime_ns)
-        for path in held[: -self._keep]:
+        others = [path for path in (self._folder / newest.name).iterdir() if path.name[0] != "."]
+        # What a file's time says of the newest may be wrong: clocks jump, and tick coarsely.
+        others.remove(self._place(newest))
+        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in others[self._keep - 1 :]:
             shutil.rmtree(path, ignore_errors=True)

@@ -140,7 +140,7 @@ class Keys:
 
     def __init__(self, endpoint: Webhook) -> None:
         self._endpoint = endpoint
-        self._read_at = self._changed_at()
+        self._seen = self._state()
         self._signers = signers_of(endpoint)
 
     def sign(self, message_id: str, at: datetime, payload: str) -> str:
@@ -149,10 +149,10 @@ class Keys:
         return " ".join(signer.sign(message_id, at, payload) for signer in self._signers)
 
     def _refresh(self) -> None:
-        changed_at = self._changed_at()
-        if changed_at == self._read_at:
+        state = self._state()
+        if state == self._seen:
             return
-        self._read_at = changed_at
+        self._seen = state
         try:
             self._signers = signers_of(self._endpoint)
         except SettingsError as error:
@@ -160,11 +160,13 @@ class Keys:
         else:
             _log.info("secrets were read again", webhook=self._endpoint.name)
 
-    def _changed_at(self) -> int:
+    def _state(self) -> tuple[int, int, int]:
         try:
-            return self._endpoint.secret_file.stat().st_mtime_ns
+            found = self._endpoint.secret_file.stat()
         except OSError:
-            return 0
+            return 0, 0, 0
+        # Two writes within one tick of the file system's clock have the same time.
+        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def body_of(entry: Mapping[str, Any], queued_ms: int) -> dict[str, Any]:

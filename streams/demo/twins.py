@@ -22,7 +22,7 @@ class Ends:
 
     def read(self, base: str) -> dict[str, Any]:
         """Return the twin as one end shows it; empty if it knows none yet."""
-        answer = httpx.get(base, timeout=5.0)
+        answer = httpx.get(base, timeout=_PATIENCE_S)
         if answer.status_code == httpx.codes.NOT_FOUND:
             return {}
         answer.raise_for_status()
@@ -31,7 +31,7 @@ class Ends:
 
     def write(self, base: str, fields: dict[str, Any]) -> None:
         """Change fields at one end."""
-        httpx.patch(base, json=fields, timeout=30.0).raise_for_status()
+        httpx.patch(base, json=fields, timeout=_PATIENCE_S).raise_for_status()
 
     def equal(self) -> bool:
         """Whether both ends show the same cells and the same conflicts."""

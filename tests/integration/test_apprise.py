@@ -11,10 +11,12 @@ from streams.extensions import CHANNELS, load
 from streams.services.ports import HOST
 from streams.settings import Channel, Settings
 from tests.integration.test_sender import receiver, says
+from tests.waiting import PATIENCE_S
 
 # A module of the library's mail plugin imports imghdr, which Python 3.13 has no more.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
+_PATIENT_MS = int(1_000 * PATIENCE_S)
 ALERT = {
     "id": "alt_1",
     "rule": "hot",
@@ -28,12 +30,18 @@ ALERT = {
 
 def channel(tmp_path, *lines):
     (tmp_path / "urls").write_text("\n".join(lines))
-    return Channel(name="people", kind="apprise", options={"url_file": str(tmp_path / "urls")})
+    options = {"url_file": str(tmp_path / "urls")}
+    return Channel(name="people", kind="apprise", options=options, timeout_ms=_PATIENT_MS)
+
+
+def address(port):
+    """Of a receiver, which may take its time: four seconds are all that the library waits."""
+    return f"json://{HOST}:{port}/?cto={PATIENCE_S}&rto={PATIENCE_S}"
 
 
 async def test_people_get_words_and_a_failure_is_one(tmp_path):
     async with receiver(says("200 OK")) as (port, requests):
-        settings = Settings(channels=[channel(tmp_path, f"json://{HOST}:{port}/")])
+        settings = Settings(channels=[channel(tmp_path, address(port))])
         way = channels_of(settings)["people"]
         await way.open()
         assert (await way.send("msg_1", {"data": ALERT})).delivered
@@ -54,7 +62,7 @@ async def test_an_address_that_took_a_message_does_not_get_it_again_while_anothe
         receiver(says("200 OK")) as (good, took),
         receiver(says("500 Oops")) as (bad, refused),
     ):
-        urls = [f"json://{HOST}:{port}/" for port in (good, bad)]
+        urls = [address(port) for port in (good, bad)]
         way = channels_of(Settings(channels=[channel(tmp_path, *urls)]))["people"]
         await way.open()
         outcomes = [await way.send("msg_1", {"data": ALERT}) for _ in range(3)]

@@ -19,7 +19,7 @@ from streams.settings import Settings
 from tests.conftest import Servers
 from tests.integration.edge_child import EdgeChild, edge_node
 from tests.integration.gateway_child import gateway, unique
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_S, eventually
 
 _FILTER = """
 [[filters]]
@@ -55,17 +55,17 @@ def send_all(edge: EdgeChild) -> None:
     edge.start()
 
 
-def audited(env: dict[str, str]) -> dict[str, Any]:
-    """Return the report of ``headwater audit``; every identity holds."""
+def audited(env: dict[str, str]) -> dict[str, Any] | None:
+    """Return the report of ``headwater audit`` if every identity holds."""
     done = subprocess.run(
         [sys.executable, "-m", "streams.cli.main", "audit", "--json"],
         env=env,
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert done.returncode in (0, 1), (done.stdout, done.stderr)
     found: dict[str, Any] = orjson.loads(done.stdout)
-    return found
+    return found if done.returncode == 0 else None
 
 
 def test_what_filters_left_out_is_counted_and_comes_up_once_when_it_is_asked_for(
@@ -88,9 +88,11 @@ def test_what_filters_left_out_is_counted_and_comes_up_once_when_it_is_asked_for
             # The sink has stored all of the log, and windows of it are told.
             return report.holds and report.windows > 0 and len(report.edges) == 2
 
-        eventually(lambda: edge.waiting() + edge.waiting("losses") == 0, within_s=60)
-        eventually(all_is_there, within_s=120, every_s=2)
-        report = audited(env)
+        eventually(lambda: edge.waiting() + edge.waiting("losses") == 0)
+        eventually(all_is_there, every_s=2)
+        # Results may have been told since that look, and not be in the sinks yet.
+        report = eventually(lambda: audited(env), what="every identity holds")
+        assert report is not None
         mill, press = report["edges"]
         assert (press["device"], press["site"]) == ("press", site)
         assert (mill["filtered"], mill["in_log"]) == (_READINGS, 0)
@@ -117,11 +119,11 @@ def test_what_filters_left_out_is_counted_and_comes_up_once_when_it_is_asked_for
         for asked in (1, 2):
             assert brought_up(settings, site) == 2 * _READINGS
             rows = asked * 2 * _READINGS
-            eventually(lambda: backfilled(tmp_path / "lake") >= rows, within_s=60)  # noqa: B023 called at once
+            eventually(lambda: backfilled(tmp_path / "lake") >= rows)  # noqa: B023 called at once
             # However often it was asked for: each reading once, with those that were sent.
             assert raw() == dict.fromkeys(_MEASURED, whole)
         # No window, and no class of readings, has what was brought up.
-        eventually(all_is_there, within_s=60, every_s=2)
+        eventually(all_is_there, every_s=2)
         again = asyncio.run(audit(settings)).as_json()
         assert accepted(again) == accepted(report)
         assert [one["measured"] for one in again["edges"]] == [_READINGS, _READINGS]
@@ -136,7 +138,7 @@ def accepted(report: dict[str, Any]) -> dict[str, int]:
 def brought_up(settings: Settings, site: str) -> int:
     """Ask for all readings of the ring; return how many are in Kafka when the edge has done it."""
     request = Request(uuid4().hex, _FIRST_MS, _FIRST_MS + 1_000 * _READINGS)
-    waits = {"silence_s": 60, "expiry_s": 600}
+    waits = {"silence_s": PATIENCE_S, "expiry_s": 600}
     found = asyncio.run(
         ask(settings, "default", site, request, on_progress=lambda _: None, **waits)
     )

@@ -22,7 +22,15 @@ from tests.integration.test_alerts import Receiver
 from tests.integration.test_edge_readings import broker_of_the_site, coap_get
 from tests.waiting import PATIENCE_S, eventually, eventually_async
 
-CONFIG = """
+QUIET = """
+[devices]
+idle_ms = 3600000
+idle_final_ms = 7200000
+"""
+"""Nothing is told because a device was silent for as long as a busy machine took."""
+CONFIG = (
+    QUIET
+    + """
 [[mappings]]
 topic = "plant/{device}"
 site = "north"
@@ -58,6 +66,7 @@ topic = "set/{device}"
 name = "lamp"
 device = "lamp-{device}"
 """
+)
 
 
 def send(client: mqtt_client.Client, first: int, values: list[float]) -> None:
@@ -153,6 +162,7 @@ async def test_windows_can_be_read_over_coap(tmp_path: Path) -> None:
         f"mqtt://127.0.0.1:{free_port()}",
         tmp_path,
         "north",
+        QUIET,
         HEADWATER_EDGE__INTAKE__COAP_PORT=str(coap_port),
     ) as edge:
         rows = [

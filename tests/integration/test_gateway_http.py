@@ -173,7 +173,7 @@ async def test_a_token_sends_as_its_device_until_it_is_revoked(
 
     name = f"acme/north/{device}"
     token = tokens("issue", name)
-    text = f'[intake]\nhttp_port = {port}\ntokens = "{file}"\n'
+    text = f'[intake]\nhttp_port = {port}\ntimeout_ms = 600_000\ntokens = "{file}"\n'
     url = f"http://127.0.0.1:{port}/v1/readings"
     mine = {"authorization": f"Bearer {token}"}
     with gateway(kafka, mqtt, tmp_path, text) as child:
@@ -216,7 +216,8 @@ async def test_a_certificate_sends_as_its_device_and_a_bad_one_is_told_in_the_lo
     expired = pki.certify_device("acme", "north", "old", datetime(2020, 1, 1, tzinfo=UTC), 1)
     unknown = strange.certify_device("acme", "north", device, NOW, 1)
     text = (
-        f'[intake]\nhttp_port = {port}\ncert_file = "{pki.folder}/broker.pem"\n'
+        f"[intake]\nhttp_port = {port}\ntimeout_ms = 600_000\n"
+        f'cert_file = "{pki.folder}/broker.pem"\n'
         f'key_file = "{pki.folder}/broker.key"\nclient_ca_file = "{pki.folder}/ca.pem"\n'
         f'crl_file = "{pki.folder}/revoked.pem"\n'
     )

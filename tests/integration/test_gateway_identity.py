@@ -52,20 +52,26 @@ class Device:
     """A client that shows a certificate, and what it heard of each publication."""
 
     def __init__(self, port: int, ca: Path, shown: Path | None) -> None:
-        self.connected = False
+        self.connected = self.ended = False
         self.codes: dict[int, int] = {}
-        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self.client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5, reconnect_on_failure=False
+        )
         context = ssl.create_default_context(cafile=ca)
         if shown is not None:
             context.load_cert_chain(shown / "client.pem", shown / "client.key")
         self.client.tls_set_context(context)
         self.client.on_connect = self._connected
         self.client.on_publish = self._published
+        self.client.on_disconnect = self._ended
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
 
     def _connected(self, *_: Any) -> None:
         self.connected = True
+
+    def _ended(self, *_: Any) -> None:
+        self.ended = True
 
     def _published(self, _c: Any, _d: Any, mid: int, code: Any, _p: Any) -> None:
         self.codes[mid] = code.value
@@ -86,6 +92,7 @@ def refused(port: int, ca: Path, shown: Path | None) -> None:
         device = Device(port, ca, shown)
     except OSError:  # ssl.SSLError is one
         return
+    eventually(lambda: device.ended or device.connected)
     device.stop()
     assert not device.connected
 

@@ -41,7 +41,7 @@ async def test_an_edge_hears_what_kafka_has_and_what_it_never_will(
         refusal = site.refused["s/fresh/2"]
         assert refusal.reason.startswith("wrong-site")
         assert refusal.retry_after_ms is None
-        assert child.metric("edge_batches_total", 'answer="confirmed"') == 3
+        eventually(lambda: child.metric("edge_batches_total", 'answer="confirmed"') == 3)
 
     async def found() -> bool:
         await arrived.read()

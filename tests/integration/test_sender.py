@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 import socket
 import ssl
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
 from itertools import cycle
 
@@ -25,6 +26,7 @@ from streams.alerts.sender import Sender
 from streams.errors import SettingsError
 from streams.services.ports import HOST
 from streams.settings import Webhook
+from tests.waiting import PATIENCE_S
 
 
 @asynccontextmanager
@@ -105,7 +107,7 @@ async def test_a_name_server_that_hangs_delays_no_other_endpoint(tmp_path, monke
 
     def slow(host, *args, **more):
         if host == "hangs.example.org":
-            over.wait(60)
+            over.wait(PATIENCE_S)
         return real(host if host == HOST else HOST, *args, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
@@ -185,14 +187,15 @@ async def test_one_that_speaks_no_tls_is_a_failure(tmp_path):
     async def greet(reader, writer):
         await reader.read(65_536)
         writer.write(b"220 smtp.example.org\r\n")
-        await reader.read()
+        with suppress(ConnectionError):  # However it hangs up.
+            await reader.read()
         writer.close()
         over.set()
 
     server = await asyncio.start_server(greet, HOST, 0)
     async with server, sender(tmp_path, server.sockets[0].getsockname()[1], scheme="https") as hook:
         outcome = await hook.send("msg_1", {})
-        await asyncio.wait_for(over.wait(), 60)
+        await asyncio.wait_for(over.wait(), PATIENCE_S)
     assert outcome.reason.startswith("ConnectError: ")
     assert "SSL" in outcome.reason
 
@@ -251,6 +254,19 @@ async def test_keys_are_changed_while_messages_go_out(tmp_path):
         ["old", "new"],
         ["new"],
     ]
+
+
+async def test_a_secret_that_changes_twice_at_one_time_of_the_file_is_read_again(tmp_path):
+    path, new = tmp_path / "secret", new_secret()
+    async with receiver(says("204 No Content")) as (port, requests), sender(tmp_path, port) as hook:
+        path.write_text("")  # As whoever writes it anew begins.
+        assert (await hook.send("msg_1", {"data": 1})).delivered
+        began = path.stat()
+        path.write_text(new)
+        os.utime(path, ns=(began.st_atime_ns, began.st_mtime_ns))
+        assert (await hook.send("msg_2", {"data": 1})).delivered
+    headers, body = requests[-1]
+    Signer(new).verify(body, headers)
 
 
 async def test_no_secret_is_in_a_message_of_an_error(tmp_path, capfd):

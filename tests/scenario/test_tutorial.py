@@ -21,6 +21,8 @@ from tests.documents import blocks, titled
 from tests.waiting import PATIENCE_S, eventually
 
 PAGE = "tutorial.md"
+LEARNT = 64
+"""Readings after which the detector of the page knows what is usual."""
 
 
 class Newcomer:
@@ -117,6 +119,13 @@ def newcomer(tmp_path):
     supervisor.down(tmp_path / "broker")
 
 
+def counted(newcomer: Newcomer) -> int:
+    """How many readings are in windows of the boiler that were told."""
+    told = newcomer.type(command("inspect aggregates") + " --limit 0 --json")
+    rows = [json.loads(line) for line in told.splitlines()]
+    return sum({row["start_ms"]: row["count"] for row in rows if row["rank"] >= 0}.values())
+
+
 def command(containing: str) -> str:
     lines = [line for block in blocks(PAGE) for line in block.code.splitlines()]
     return next(line for line in lines if line.startswith("headwater") and containing in line)
@@ -158,6 +167,7 @@ def test_a_device_of_ones_own_is_on_screen_after_ten_lines_of_settings(newcomer)
     )
     newcomer.terminal(command("run"))
     eventually(newcomer.ready, what="all processes ready again")
+    eventually(lambda: counted(newcomer) >= LEARNT, every_s=1, what="what is usual is known")
     newcomer.publish({"temperature": 95})
     eventually(
         lambda: "temperature of boiler-1 was 95" in " ".join(newcomer.shown(listening).split()),

@@ -20,6 +20,7 @@ from streams.errors import HeadwaterError
 from streams.settings import Settings, Webhook
 from tests.documents import DOCS
 from tests.unit.test_rule_trials import START_MS, write_pumps
+from tests.waiting import PATIENCE_S
 
 SCHEMA = orjson.loads((DOCS / "alert.schema.json").read_bytes())["properties"]["data"]
 
@@ -69,6 +70,7 @@ async def test_only_who_wants_one_gets_it_and_it_is_drawn_once(tmp_path, monkeyp
         return draw(Plot("m of d", [(0, 1.0), (1, 2.0)], None, 1))
 
     monkeypatch.setattr(charts_module, "chart_of", picture)
+    monkeypatch.setattr(charts_module, "_TIMEOUT_S", PATIENCE_S)  # The first picture loads fonts.
     charts = Charts(settings(tmp_path, charts_per_minute=2))
     entry = {"alert": alert()}
     assert await charts.of(entry, "blind", 0.0) is None
@@ -90,7 +92,7 @@ async def test_one_that_takes_too_long_is_not_waited_for_and_holds_up_the_next_o
     let_go = threading.Event()
 
     def slow(given, root):
-        let_go.wait(30)
+        let_go.wait(PATIENCE_S)
         return b""
 
     monkeypatch.setattr(charts_module, "chart_of", slow)

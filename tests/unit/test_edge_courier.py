@@ -20,7 +20,7 @@ from streams.alerts.secrets import new_secret
 from streams.ops import serve
 from streams.services.ports import HOST, free_port
 from streams.settings import Alerts, Edge, EdgeLocal, Settings, Webhook
-from tests.waiting import eventually_async
+from tests.waiting import PATIENCE_S, eventually_async
 
 
 class Receiver:
@@ -51,6 +51,7 @@ async def receiver(folder: Path) -> AsyncIterator[tuple[Receiver, Webhook]]:
     found, port, app = Receiver(secret), free_port(), FastAPI()
     app.add_api_route("/", found.take, methods=["POST"])
     hook = {"name": "pager", "url": f"http://{HOST}:{port}/", "allow_private": True}
+    hook |= {"timeout_ms": int(1_000 * PATIENCE_S)}
     async with serve(app, HOST, port):
         yield found, Webhook(**hook, secret_file=folder / "secret", tenants=["acme"])
 
