@@ -1,13 +1,13 @@
 """What may be strange about a reading: one small detector for each way.
 
 Each gives a statistic, 0 or more, of a reading and what came before it; what is much of it, the
-series' own tail says (:mod:`models.core.tails`), which begins with what is usual for the
-statistic: ``floor``, the least that two readings in a hundred may exceed, so that a series that
-never showed any is not alarmed by a trace of it; ``excess``, how far beyond it such readings are
-on average; ``stride``, every which reading says something new; ``pace``, how far one of them may
-move the tail, 0 if it stays as it begins; ``counted``, whether the statistic is 0 as a rule, so
-that it is counted how often it is not. ``settling`` says after how many warm-ups the channel
-speaks.
+series' own tail says (:mod:`models.core.tails`), which begins with what is usual for the statistic:
+``floor``, the least that two readings in a hundred may exceed, so that a series that never showed
+any is not alarmed by a trace of it; ``excess``, how far beyond it such readings are on average;
+``stride``, every which reading says something new; ``pace``, how far one of them may move the tail,
+0 if it stays as it begins; ``counted``, whether the statistic is 0 as a rule, so that it is counted
+how often it is not; ``pointwise``, whether it is of one reading by itself, so that its tail is as
+heavy as that of the readings. ``settling`` says after how many warm-ups the channel speaks.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Channel(Protocol):
     pace: float
     settling: int
     counted: bool
+    pointwise: bool
 
     def statistic(self, at: Moment) -> Float64:
         """Return float64[n], 0 or more."""
@@ -74,7 +75,7 @@ class Level:
     """
 
     name, floor, excess, stride, pace, settling = "level", 2.3, 0.6, 1, 0.3, 1
-    counted = False
+    counted, pointwise = False, True
 
     def statistic(self, at: Moment) -> Float64:
         """Return the distance in robust standard deviations."""
@@ -89,7 +90,7 @@ class Spike:
     """
 
     name, floor, excess, stride, pace, settling = "spike", 2.3, 0.6, 1, 0.3, 1
-    counted = False
+    counted, pointwise = False, True
 
     def statistic(self, at: Moment) -> Float64:
         """Return the distance in robust standard deviations."""
@@ -104,7 +105,7 @@ class Season:
     """
 
     name, floor, excess, stride, pace, settling = "season", 2.3, 0.6, 1, 0.3, 1
-    counted = False
+    counted, pointwise = False, True
 
     def statistic(self, at: Moment) -> Float64:
         """Return the distance in robust standard deviations, 0 where there is no season."""
@@ -120,7 +121,7 @@ class Shift:
     """
 
     name, floor, excess, stride, pace, settling = "shift", 0.4, 0.1, 24, 0.3, 2
-    counted = False
+    counted, pointwise = False, False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the mean gap in robust standard deviations."""
@@ -135,7 +136,7 @@ class Variance:
     """
 
     name, floor, excess, stride, pace, settling = "variance", 0.2, 0.04, 24, 0.3, 2
-    counted = False
+    counted, pointwise = False, False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the logarithm's size."""
@@ -151,7 +152,7 @@ class Stuck:
     """
 
     name, floor, excess, stride, pace, settling = "stuck", 3.0, 0.3, 1, 0.3, 1
-    counted = True
+    counted, pointwise = True, False
 
     def statistic(self, at: Moment) -> Float64:
         """Return log2(1 + repetitions)."""
@@ -167,7 +168,7 @@ class Gap:
     """
 
     name, floor, excess, stride, pace, settling = "gap", 2.0, 0.3, 1, 0.3, 1
-    counted = False
+    counted, pointwise = False, False
 
     def statistic(self, at: Moment) -> Float64:
         """Return log2(intervals waited), 0 for less than one."""
@@ -182,7 +183,7 @@ class Drift:
     """
 
     name, floor, excess, stride, pace, settling = "drift", 0.2, 0.06, 144, 0.3, 36
-    counted = False
+    counted, pointwise = False, False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the mean gap in robust standard deviations."""
@@ -198,7 +199,7 @@ class Creep:
     """
 
     name, floor, excess, stride, pace, settling = "creep", 2.2, 0.5, 144, 0.0, 100
-    counted = False
+    counted, pointwise = False, False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the mean gap in usual mean gaps."""
@@ -213,7 +214,7 @@ class Range:
     """
 
     name, floor, excess, stride, pace, settling = "range", 0.05, 0.05, 1, 0.3, 4
-    counted = False
+    counted, pointwise = False, False
 
     def statistic(self, at: Moment) -> Float64:
         """Return the share."""

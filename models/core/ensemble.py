@@ -37,6 +37,8 @@ Int64 = NDArray[np.int64]
 _VALUE_MAX = 1e100
 _STATISTIC_MAX = 1e6
 _RANGE_SHARE = 0.25
+"""Of the surprise of being beyond everything seen, so much is added; the less, the heavier the
+tail of readings by itself, which is left by what is usual there."""
 _FEW = 6
 """Rows of a round up to which each by itself is cheaper than columns."""
 _DECADES = float(1.0 / np.log(10.0))
@@ -125,6 +127,7 @@ class Ensemble:
             excess=np.asarray([[float(channel.excess)] for channel in chosen]),
             stride=np.asarray([[float(channel.stride)] for channel in chosen]),
             pace=np.asarray([[float(channel.pace)] for channel in chosen]),
+            pointwise=np.asarray([[channel.pointwise] for channel in chosen]),
             counted=np.flatnonzero([channel.counted for channel in chosen]),
         )
         begin = baselines.CELLS
@@ -203,7 +206,7 @@ class Ensemble:
             look.noise,
         )
         statistic = [given[name] for name in self.names]
-        surprise = self._single_tails.judge(c, statistic, _STATISTIC_MAX)
+        surprise, news = self._single_tails.judge(c, statistic, _STATISTIC_MAX)
         since = [
             (held if held > 0.0 else float(t_ms)) if much >= TELLING else 0.0
             for held, much in zip(c[self._since], surprise, strict=True)
@@ -211,7 +214,7 @@ class Ensemble:
         c[self._since] = since
         strangest = max(surprise)
         if self.names[-1] == channels.Range.name:
-            strangest += _RANGE_SHARE * surprise[-1]
+            strangest += _RANGE_SHARE * news * surprise[-1]
         found.score[row] = min(strangest * _DECADES, SCORE_MAX)
         found.expected[row], found.spread[row] = look.expected, look.spread
         found.surprise[:, row], found.since_ms[:, row] = surprise, since
@@ -229,12 +232,11 @@ class Ensemble:
         np.minimum(statistic, _STATISTIC_MAX, out=statistic)
         state = c[self._tails].reshape(tails.CELLS, len(self._channels), len(at))
         speaks = c[SEEN] >= self._warm
-        surprise = np.where(
-            speaks, tails.surprise(state, c[self._shares], statistic, self._priors, c[SEEN]), 0.0
-        )
+        surprise, shape = tails.surprise(state, c[self._shares], statistic, self._priors, c[SEEN])
+        surprise = np.where(speaks, surprise, 0.0)
         since = c[self._since]
         since[:] = np.where(surprise >= TELLING, np.where(since > 0, since, t_ms), 0.0)
-        found.score[at] = self._combined(surprise)
+        found.score[at] = self._combined(surprise, shape[0])
         found.expected[at], found.spread[at] = look.expected, look.spread
         found.surprise[:, at], found.since_ms[:, at] = surprise, since
         m = look.moment
@@ -250,9 +252,10 @@ class Ensemble:
         self._baselines.learn(c[self._base], s, t_ms, x, look)
         self._cells[:, s] = c
 
-    def _combined(self, surprise: Float64) -> Float64:
+    def _combined(self, surprise: Float64, shape: Float64) -> Float64:
         strangest = surprise.max(axis=0)
         if self.names[-1] == channels.Range.name:
-            strangest += _RANGE_SHARE * surprise[-1]
+            news = np.clip(1.0 - shape / tails.HEAVY, 0.0, 1.0)
+            strangest += _RANGE_SHARE * news * surprise[-1]
         score: Float64 = np.minimum(strangest * _DECADES, SCORE_MAX)
         return score

@@ -280,15 +280,24 @@ class Tails:
                 one.settling * warmup,
                 float(np.log(float(one.stride))),
                 shares + sum(counted[:j]) if one.counted else -1,
+                one.pointwise,
             )
             for j, one in enumerate(chosen)
         ]
 
-    def judge(self, c: list[float], statistics: Sequence[float], limit: float) -> list[float]:
-        """Return how surprising each statistic is, and learn it."""
+    def judge(
+        self, c: list[float], statistics: Sequence[float], limit: float
+    ) -> tuple[list[float], float]:
+        """Return how surprising each statistic is, and learn it; and which share of the last one's
+        is news, by the tail of the first."""
         k, begin, count, found = self._k, self._begin, c[b.SEEN], []
+        news = 1.0
+        if statistics[-1] > 0.0:
+            floor, excess, *_, pointwise = self._each[0]
+            shape = _tail(c, (begin, k), (floor, excess), pointwise=pointwise)[1]
+            news = min(max(1.0 - shape / ta.HEAVY, 0.0), 1.0)
         for j, (each, given) in enumerate(zip(self._each, statistics, strict=True)):
-            floor, excess, stride, pace, settled, per_event, share = each
+            floor, excess, stride, pace, settled, per_event, share, pointwise = each
             if count < settled:
                 found.append(0.0)
                 continue
@@ -296,7 +305,7 @@ class Tails:
             u = c[at]
             rarer = per_event * (count / (count + stride * (ta.PRIOR_WEIGHT / ta.SHARE)))
             prior = (floor, excess, rarer)
-            found.append(_surprise(c, (at, k, share), statistic, prior))
+            found.append(_surprise(c, (at, k, share), statistic, prior, pointwise=pointwise))
             if share >= 0 and not _count(c, share, 0.0 < statistic <= u):
                 continue
             if pace > 0.0 and count % stride == 0.0:
@@ -308,7 +317,7 @@ class Tails:
                 else:
                     factor = 1.0 - step * ta.SHARE
                 c[at] = max(u * factor, floor)
-        return found
+        return found, news
 
 
 def _surprise(
@@ -316,6 +325,8 @@ def _surprise(
     where: tuple[int, int, int],
     statistic: float,
     prior: tuple[float, float, float],
+    *,
+    pointwise: bool,
 ) -> float:
     at, k, share = where
     u = c[at]
@@ -325,8 +336,21 @@ def _surprise(
         body *= float(log) / ta.LOG_SHARE
     if statistic <= u:
         return body
-    seen = c[at + 3 * k]
     floor, excess, rarer = prior
+    mean, shape = _tail(c, (at, k), (floor, excess), pointwise=pointwise)
+    beyond = (statistic - u) / (mean * (1.0 - shape))
+    log = np.log(max(1.0 + shape * beyond, ta.LEFT_MIN))
+    tail = float(log) / shape
+    return body + tail + min(rarer, max(tail, 0.0))
+
+
+def _tail(
+    c: list[float], where: tuple[int, int], prior: tuple[float, float], *, pointwise: bool
+) -> tuple[float, float]:
+    """Return mean excess and shape of one statistic."""
+    at, k = where
+    floor, excess = prior
+    u, seen = c[at], c[at + 3 * k]
     weight = seen + ta.PRIOR_WEIGHT
     usual = excess * (u / floor)
     mean = (c[at + k] * seen + ta.PRIOR_WEIGHT * usual) / weight
@@ -334,12 +358,13 @@ def _surprise(
     ratio = mean * mean
     ratio = ratio / max(square - ratio, 1e-12 * ratio)
     shape = min(max(0.5 * (1.0 - ratio), ta.SHAPE_MIN), ta.SHAPE_MAX)
+    if pointwise:
+        doubt = ta.HEAVY_WEIGHT * max(1.0 - seen / ta.HEAVY_LASTS, 0.0)
+        shape += doubt / max(seen + doubt, 1.0) * (ta.HEAVY - shape)
+        shape = min(ta.WIDER * shape if shape > 0.0 else shape, ta.SHAPE_MAX)
     if abs(shape) < ta.SHAPE_LEAST:
         shape = ta.SHAPE_LEAST
-    beyond = (statistic - u) / (mean * (1.0 - shape))
-    log = np.log(max(1.0 + shape * beyond, ta.LEFT_MIN))
-    tail = float(log) / shape
-    return body + tail + min(rarer, max(tail, 0.0))
+    return mean, shape
 
 
 def _count(c: list[float], share: int, ever: bool) -> bool:

@@ -34,7 +34,7 @@ SURPRISE_AT_THRESHOLD = float(-np.log(SHARE))
 STEP = 1.0
 MEMORY = 8_000.0
 """Readings over which the threshold follows."""
-EXCESS_MEMORY = 200.0
+EXCESS_MEMORY = 400.0
 """Excesses over which the tail follows."""
 EXCESS_MAX = 30.0
 """An excess counts as at most so many thresholds, so that one reading is not the whole tail."""
@@ -42,7 +42,14 @@ PRIOR_WEIGHT = 20.0
 """A new tail counts as so many excesses of the mean that is usual for its statistic ..."""
 PRIOR_SQUARE = 2.4
 """... and of this mean square over squared mean: heavier than an exponential's 2."""
-SHAPE_MIN, SHAPE_MAX = -0.05, 0.45
+SHAPE_MIN, SHAPE_MAX = -0.08, 0.45
+HEAVY = 0.25
+"""The shape of Student's t with four degrees of freedom. A new series may well have such readings:
+its first guess counts as ``HEAVY_WEIGHT`` excesses, and less until ``HEAVY_LASTS`` were seen."""
+HEAVY_WEIGHT, HEAVY_LASTS = 50.0, 200.0
+WIDER = 1.35
+"""A shape over 0 counts as so many times what it seems: too small by an error, it doubles what is
+told; too large by the same, it halves it, which does not make up."""
 SHAPE_LEAST = 1e-3
 """A shape nearer to 0 counts as this: the formula divides by it."""
 COUNTED_MEMORY = 50_000.0
@@ -59,15 +66,18 @@ LEFT_MIN = 0.05
 @dataclass(frozen=True, slots=True)
 class Priors:
     """What is usual for *k* statistics: the least threshold ``floor``, the mean ``excess`` beyond
-    it, every which reading counts as a new one (``stride``), as a statistic that moves slowly says
-    the same thing many times, and the share by which one of them may move the threshold (``pace``).
-    float64[k, 1] each. ``counted``, int64, are the indices of those that are 0 as a
-    rule: how often they are not is counted."""
+    it, every which reading counts as a new one (``stride``), as a statistic that moves slowly
+    says the same thing many times, and the share by which one of them may move the threshold
+    (``pace``). float64[k, 1] each. ``pointwise``, bool[k, 1], are statistics of one reading by
+    itself, which have the tail of the readings, heavy or not, while means have a lighter one.
+    ``counted``, int64, are the indices of those that are 0 as a rule: how often they are not is
+    counted."""
 
     floor: Float64
     excess: Float64
     stride: Float64
     pace: Float64
+    pointwise: Bool
     counted: Int64
 
     @property
@@ -86,13 +96,14 @@ def fresh(priors: Priors, series: int) -> Float64:
 
 def surprise(
     cells: Float64, shares: Float64, statistic: Float64, priors: Priors, count: Float64
-) -> Float64:
-    """Return how improbable statistics are, as the negative natural logarithm.
+) -> tuple[Float64, Float64]:
+    """Return how improbable statistics are, as the negative natural logarithm, and the shapes of
+    their tails: 0 that of an exponential, more that of heavier ones.
 
     :param cells: float64[CELLS, k, n]. :param shares: float64[counted, n], how often each was
         more than 0, within its threshold. :param statistic: float64[k, n], 0 or more.
     :param count: float64[n], readings learnt before.
-    :returns: float64[k, n], 0 or more.
+    :returns: float64[k, n] each, the first 0 or more.
     """
     u, mean, square, seen = cells
     weight = seen + PRIOR_WEIGHT
@@ -102,6 +113,10 @@ def surprise(
     ratio = mean * mean
     ratio = ratio / np.maximum(square - ratio, 1e-12 * ratio)
     shape = np.clip(0.5 * (1.0 - ratio), SHAPE_MIN, SHAPE_MAX)
+    doubt = HEAVY_WEIGHT * np.maximum(1.0 - seen / HEAVY_LASTS, 0.0)
+    heavier = shape + doubt / np.maximum(seen + doubt, 1.0) * (HEAVY - shape)
+    heavier = np.minimum(np.where(heavier > 0.0, WIDER * heavier, heavier), SHAPE_MAX)
+    shape = np.where(priors.pointwise, heavier, shape)
     shape = np.where(np.abs(shape) < SHAPE_LEAST, SHAPE_LEAST, shape)
     beyond = np.maximum(statistic - u, 0.0) / (mean * (1.0 - shape))
     body = SURPRISE_AT_THRESHOLD * np.minimum(statistic / u, 1.0)
@@ -110,7 +125,7 @@ def surprise(
     tail = np.log(np.maximum(1.0 + shape * beyond, LEFT_MIN)) / shape
     rarer = priors.rarer * (count / (count + priors.stride * (PRIOR_WEIGHT / SHARE)))
     found: Float64 = body + tail + np.minimum(rarer, np.maximum(tail, 0.0))
-    return found
+    return found, shape
 
 
 def count_more(shares: Float64, given: Float64, u: Float64, count: Float64, speaks: Bool) -> Bool:
