@@ -135,7 +135,7 @@ class Variance:
     readings, so that a moving level is no noise; counts that grow in both are both.
     """
 
-    name, floor, excess, stride, pace, settling = "variance", 0.2, 0.04, 24, 0.3, 2
+    name, floor, excess, stride, pace, settling = "variance", 0.2, 0.03, 24, 0.3, 2
     counted, pointwise = False, False
 
     def statistic(self, at: Moment) -> Float64:
@@ -214,7 +214,7 @@ class Range:
     """
 
     name, floor, excess, stride, pace, settling = "range", 0.05, 0.05, 1, 0.3, 4
-    counted, pointwise = False, False
+    counted, pointwise = False, True
 
     def statistic(self, at: Moment) -> Float64:
         """Return the share."""
