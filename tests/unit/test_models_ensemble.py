@@ -108,6 +108,19 @@ def test_series_of_few_values_do_not_flood(value):
     assert (examine(value).score >= 5).sum() <= 1
 
 
+def test_a_new_series_with_heavy_tails_is_believed_to_have_them():
+    series, days = 64, 3
+    value = np.random.default_rng(5).standard_t(4, (days * 1_440, series))
+    detector = Ensemble(EnsembleParams())
+    detector.grow(series)
+    index = np.arange(series, dtype=np.int32)
+    over = 0
+    for row, values in enumerate(value):
+        t_ms = np.full(series, START_MS + row * MINUTE)
+        over += int((detector.score(index, t_ms, values)[0] >= 5).sum())
+    assert over <= 20
+
+
 def test_a_shift_is_said_with_the_time_since_when():
     value = noise(3_000)
     value[2_500:] += 4.0
