@@ -36,6 +36,8 @@ Int64 = NDArray[np.int64]
 
 _VALUE_MAX = 1e100
 _STATISTIC_MAX = 1e6
+_PLUS_ZERO = 0.0
+"""Added to -0 gives 0: which of the two is the lesser, Python and numpy do not agree on."""
 _RANGE_SHARE = 0.25
 """Of the surprise of being beyond everything seen, so much is added; the less, the heavier the
 tail of readings by itself, which is left by what is usual there."""
@@ -193,7 +195,7 @@ class Ensemble:
     def _single(self, s: int, row: int, found: Examined) -> None:
         """Score and learn one row: as :meth:`_round`, in plain numbers."""
         t_ms, profile = int(found.t_ms[row]), self._baselines.profile
-        x = min(max(float(found.value[row]), -_VALUE_MAX), _VALUE_MAX)
+        x = min(max(float(found.value[row]), -_VALUE_MAX), _VALUE_MAX) + _PLUS_ZERO
         c = self._cells[:, s].tolist()
         look = single.look(c, (s, t_ms, x), profile, self._rates)
         given = look.statistics()
@@ -225,7 +227,7 @@ class Ensemble:
     def _round(self, series: Int32, at: Int64, found: Examined) -> None:
         """Score and learn rows *at*, which hold each series at most once."""
         s, t_ms = series[at], found.t_ms[at]
-        x = np.clip(found.value[at], -_VALUE_MAX, _VALUE_MAX)
+        x = np.clip(found.value[at], -_VALUE_MAX, _VALUE_MAX) + _PLUS_ZERO
         c = self._cells.take(s, axis=1)
         look = self._baselines.look(c, s, t_ms, x)
         statistic = np.stack([channel.statistic(look.moment) for channel in self._channels])

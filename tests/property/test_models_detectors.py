@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.core.catalogue import detectors
@@ -86,6 +86,7 @@ def same_bits(plain, columns, series, t_ms, value):
 
 @settings(max_examples=60)
 @given(rows=table(strange), back=st.booleans())
+@example(rows=[(0, 0, 0.0), (0, 0, -0.0), (0, 0, 0.0)], back=False)
 def test_plain_numbers_and_columns_have_the_same_bits(rows, back):
     series, t_ms, value = split(rows)
     same_bits(*both_ways(), series, t_ms[::-1] if back else t_ms, value)
