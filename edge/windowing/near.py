@@ -1,7 +1,8 @@
 """Which raw readings are near anomalies: those of a while stay in memory until that is known. Pure.
 
 The readings *before* an anomaly are taken from memory, those after it as they come. What a reading
-is near to is a matter of event time; how long it is kept, of the time of the ring.
+is near to is a matter of event time; how long it is kept, of the time of the ring, without its
+pauses: while the edge is down nothing comes, and what came before is near to what comes then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from prometheus_client import Counter
 from streams.core.readings import Bool, Int64, Labels, Readings
 from streams.core.thinning import around
 
+_PAUSE_MS = 1_000
+"""Of a time in which nothing came so much counts."""
 Series = tuple[str, str]
 """Device and metric."""
 _DROPPED = Counter(
@@ -28,7 +31,7 @@ _DROPPED = Counter(
 @dataclass(slots=True)
 class _Batch:
     readings: Readings
-    log_ms: int
+    came_ms: int
     is_gone: Bool
 
 
@@ -45,16 +48,22 @@ class Near:
         self._max_rows, self._keep_ms, self._disorder_ms = max_rows, keep_ms, disorder_ms
         self._batches: deque[_Batch] = deque()
         self._rows = 0
+        self._log_ms: int | None = None
+        self._now_ms = 0
+        """The time of the ring without its pauses."""
         self._spans: dict[Series, Int64] = {}
         """Series -> stretches of event time whose readings go, int64[k, 2]."""
 
     def add(self, readings: Readings, log_ms: int) -> list[Readings]:
         """Take the next readings; return those of them that are near what was flagged before."""
-        while self._batches and self._batches[0].log_ms < log_ms - self._keep_ms:
+        if self._log_ms is not None:
+            self._now_ms += min(max(0, log_ms - self._log_ms), _PAUSE_MS)
+        self._log_ms = log_ms
+        while self._batches and self._batches[0].came_ms < self._now_ms - self._keep_ms:
             self._rows -= len(self._batches.popleft().readings)
         if not len(readings):
             return []
-        batch = _Batch(readings, log_ms, np.zeros(len(readings), np.bool_))
+        batch = _Batch(readings, self._now_ms, np.zeros(len(readings), np.bool_))
         self._batches.append(batch)
         self._rows += len(readings)
         while self._rows > self._max_rows and len(self._batches) > 1:

@@ -311,6 +311,20 @@ def test_readings_around_an_anomaly_go_up_once_whenever_the_edge_dies(crash, che
     assert (sent.seq == ABSENT).all()
 
 
+@pytest.mark.parametrize("crashes", [False, True])
+def test_an_edge_that_was_down_knows_what_came_before_an_anomaly(crashes) -> None:
+    site = Site(ANOMALOUS)
+    for n in range(100):
+        at_ms = 1_000 * n + (60_000 if n >= 59 else 0)
+        value = 500.0 if n == 60 else 20.0 + n % 3
+        site.keep(readings([("d2", "t", 1_000 * n, value, 0)], at_ms, n), at_ms)
+        site.fold()
+        if n == 58 and crashes:
+            site.checkpoint()
+            site.crash()
+    assert sorted(concat_readings(site.up).t_ms.tolist()) == [1_000 * n for n in range(55, 66)]
+
+
 def test_a_reading_that_no_window_takes_goes_up_marked() -> None:
     site = Site()
     site.keep(readings([("d1", "t", 90_000, 1.0, 0)], 90_000, 0), 90_000)
