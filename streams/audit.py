@@ -22,7 +22,7 @@ from streams.adapters.config_log import now_in_force
 from streams.adapters.edge_ledger import held_against
 from streams.adapters.edge_windows import DAY_MS, held_against_results, told_of
 from streams.adapters.influx import MEASUREMENT, Influx
-from streams.adapters.lake import opened
+from streams.adapters.lake import dataset_of, opened
 from streams.agents.window_definitions import definition_of
 from streams.audit_log import NO_PLACES, Log, read_log
 from streams.core.readings import ELSEWHERE, TIME_OF_RECEIPT
@@ -264,7 +264,7 @@ def _in_lake(db: duckdb.DuckDBPyConnection, name: str, found: Any) -> dict[str, 
 
 def _open_lake(root: Path) -> dict[str, Any]:
     tables = {name: opened(root, name) for name in (READINGS, AGGREGATES)}
-    return {name: table and table.to_pyarrow_dataset() for name, table in tables.items()}
+    return {name: table and dataset_of(table) for name, table in tables.items()}
 
 
 def _compare(

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from streams.adapters.lake import LakeTable, opened, readings_of, rows_of
+from streams.adapters.lake import LakeTable, dataset_of, opened, readings_of, rows_of
 from streams.adapters.log_reader import read_all, read_from
 from streams.adapters.reading_records import RecordDecoder
 from streams.core.placement import partition_of
@@ -152,7 +152,7 @@ class History:
         parts = [f"SELECT {columns} FROM tail_{name}"]  # noqa: S608 our names
         self.from_lake[name] = table is not None
         if table is not None:
-            dataset = table.to_pyarrow_dataset()
+            dataset = dataset_of(table)
             self._db.register(f"lake_{name}", dataset)
             there = {field.name for field in dataset.schema}
             held = ", ".join(

@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from streams.adapters.lake import OF_READINGS, TABLES
+from streams.adapters.lake import OF_READINGS, TABLES, dataset_of
 from streams.errors import HeadwaterError
 from streams.settings import load
 from streams.topics import BACKFILL, LABELS
@@ -91,7 +91,7 @@ def sql(
     try:
         for name in present:
             source = _LABELS_SAID if name == LABELS else name
-            connection.register(source, DeltaTable(folder / name).to_pyarrow_dataset())
+            connection.register(source, dataset_of(DeltaTable(folder / name)))
         if LABELS in present:
             connection.execute(_LABELS_VIEW)
         both = " UNION ALL BY NAME ".join(

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
+from pyarrow.dataset import Dataset
+from pyarrow.fs import FileSystem, SubTreeFileSystem
 
 from streams.adapters import label_records
 from streams.adapters.frames import array_labels, frame_columns, read_stream
@@ -159,6 +161,17 @@ def opened(root: Path, name: str) -> DeltaTable | None:
     """Return a table of the lake, ``None`` before its first commit."""
     path = root / name
     return DeltaTable(path) if DeltaTable.is_deltatable(str(path)) else None
+
+
+def dataset_of(table: DeltaTable) -> Dataset:
+    """Return the rows of a table, to be queried.
+
+    Arrow opens the files by itself. Through deltalake it would do so in Python, and pyarrow begins
+    a scan without letting go of the interpreter: a thread that opens the next file, and holds the
+    lock that the beginning needs, would wait for it for ever.
+    """
+    files, root = FileSystem.from_uri(table.table_uri)
+    return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(root, files))
 
 
 class LakeTable:

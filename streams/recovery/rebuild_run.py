@@ -21,7 +21,7 @@ from aiokafka.errors import KafkaError
 
 from streams.adapters import frames, results
 from streams.adapters.config_log import Documents, marked_at
-from streams.adapters.lake import LakeTable, log_rows, opened, readings_of
+from streams.adapters.lake import LakeTable, dataset_of, log_rows, opened, readings_of
 from streams.adapters.log_reader import begins_of, ends_of, read_from
 from streams.adapters.reading_records import RecordDecoder
 from streams.agents.changing import ALWAYS
@@ -232,7 +232,7 @@ class _Run:
         with duckdb.connect() as db:
             db.execute(f"SET memory_limit = '{_LAKE_MEMORY}'")
             db.execute(f"SET temp_directory = '{_quoted(self.settings.state / 'rebuilds')}'")
-            db.register("lake", table.to_pyarrow_dataset())
+            db.register("lake", dataset_of(table))
             first = db.execute(_FIRST, {"partition": self.partition}).fetchall()[0][0]
             is_cut = begin > 0 and bool(first)
             where = {"partition": self.partition, "behind": behind, "since_ms": self.since_ms}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import duckdb
 import orjson
 
-from streams.adapters.lake import opened
+from streams.adapters.lake import dataset_of, opened
 from streams.errors import HeadwaterError
 from streams.sim.nab import to_ms
 from streams.sim.sensors import Fault, Message
@@ -213,7 +213,7 @@ class Lake:
                 f"the lake at {root} holds no readings; the sink process fills it: headwater sink"
             )
         self._db = duckdb.connect()
-        self._db.register("lake", table.to_pyarrow_dataset())
+        self._db.register("lake", dataset_of(table))
         conditions = {
             "device = $device": device,
             "metric = $metric": metric,

@@ -46,6 +46,8 @@ class EdgeChild:
             "HEADWATER_EDGE__RETRY_MAX_MS": "500",
             "HEADWATER_EDGE__UPLINK__SPREAD_MS": "0",
             "HEADWATER_EDGE__INTAKE__HTTP_PORT": str(self.http_port),
+            # What a busy machine stores after it has said that it did not would be there twice.
+            "HEADWATER_EDGE__INTAKE__TIMEOUT_MS": str(int(1_000 * PATIENCE_S)),
             "HEADWATER_OPS__EDGE_PORT": str(self.port),
             **self.env,
         }

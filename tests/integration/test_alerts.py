@@ -83,6 +83,7 @@ def alerting(own_servers, processes, tmp_path):
             '[[rules]]\nname = "hot"\nkind = "threshold"\nwindow = "1m"\nover = 90.0\n'
             f'[[webhooks]]\nname = "hook"\nurl = "http://127.0.0.1:{receiver.port}/?token={TOKEN}"\n'
             f'secret_file = "{tmp_path}/secret"\nallow_private = true\nchart = true\n'
+            "timeout_ms = 180_000\n"
             "[alerts]\nretry_min_ms = 50\nretry_max_ms = 400\n"
             'instance_id = "a1"\n'
         )

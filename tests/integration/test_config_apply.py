@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
+from streams.adapters.config_log import marker_of
 from streams.adapters.results import read_table
 from tests.integration.fleet import (
     DEVICES,
@@ -112,8 +113,10 @@ def results(plant, window):
 
 def test_a_window_and_a_mapping_are_added_under_load_without_a_gap(plant):
     with Load(plant) as load:
-        eventually(lambda: len(load.sent) > 20)
-        assert "the file says the same" in plant.run("config", "diff")
+        # Before the first window that the change brings, there is one to be told on demand.
+        eventually(lambda: load.sent and load.sent[-1] // 2_000 > load.sent[0] // 2_000)
+        # A worker notes what it found before the first change.
+        eventually(lambda: "the file says the same" in plant.run("config", "diff"))
         (plant.home / "headwater.toml").write_text(FIRST + MORE)
         shown = plant.run("config", "diff", code=1)
         assert "+ windows: two-seconds" in shown
@@ -192,14 +195,19 @@ def ordered(found):
 
 
 def test_a_changed_window_goes_on_as_its_next_generation_over_a_kill(plant):
+    def markers():
+        """How many markers of applied settings the log of readings has."""
+        return sum(marker_of(record) is not None for record in plant.records("readings"))
+
     with Fleet(plant) as load:
         eventually(lambda: len(told(plant, "w")) >= 3, every_s=0.3)
         (plant.home / "headwater.toml").write_text(CHANGED)
         shown = plant.run("config", "diff", code=1)
         assert "size_ms: 5000 -> 2000" in shown
         assert "in results it is w@2" in shown
+        before = markers()
         applying = plant.command("config", "apply", "--yes")
-        eventually(lambda: any(r.headers for r in plant.records("readings") if not r.value))
+        eventually(lambda: markers() > before, what="the first marker of the change")
         plant.processes["worker"].kill()
         plant.processes["worker"].wait()
         plant.start("worker")

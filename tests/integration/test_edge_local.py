@@ -65,6 +65,7 @@ topic = "set/{device}"
 [[rules.commands]]
 name = "lamp"
 device = "lamp-{device}"
+ttl_ms = 3600000
 """
 )
 

@@ -18,7 +18,7 @@ async def test_what_got_changed_is_in_kafka(kafka: str, mqtt: str, tmp_path: Pat
     arrived = await reader(kafka)
     client = await aiocoap.Context.create_client_context(transports=["udp6"])
     batch = b"[" + b",".join(b'{"m": %d}' % n for n in range(500)) + b"]"
-    with gateway(kafka, mqtt, tmp_path, f"[intake]\ncoap_port = {port}\n"):
+    with gateway(kafka, mqtt, tmp_path, f"[intake]\ncoap_port = {port}\ntimeout_ms = 600_000\n"):
         for payload in (b'{"m": -1}', batch):
             uri = f"coap://127.0.0.1:{port}/v1/readings?device={device}"
             message = Message(code=Code.POST, uri=uri, payload=payload, content_format=50)

@@ -65,6 +65,7 @@ class World:
             HEADWATER_GATEWAY__CLIENT_ID=f"gateway-{tenant}",
             HEADWATER_GATEWAY__GROUP=f"gateway-{tenant}",
             HEADWATER_TWINS__PATHS=orjson.dumps(PATHS).decode(),
+            HEADWATER_COMMANDS__DEFAULT_TTL_MS="3600000",  # None expires on its way but who shall.
             HEADWATER_LOG__LEVEL="info",
             HEADWATER_GATEWAY__BROKERS=orjson.dumps(brokers).decode(),
             HEADWATER_EDGE__BROKERS=orjson.dumps(brokers).decode(),

@@ -44,4 +44,4 @@ def test_a_broker_that_dies_moves_its_edges_with_twins_and_commands(
         world.proxy.heal()
         other.process.kill()
         carried_out(world, 3)
-        assert world.ready("gateway")
+        eventually(lambda: world.ready("gateway"), what="ready with one broker")

@@ -1,11 +1,13 @@
 """A table of the lake holds every record once, whoever writes it and however often."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.fs import LocalFileSystem
 
-from streams.adapters.lake import LakeTable
+from streams.adapters.lake import LakeTable, dataset_of, opened
 
 
 def rows(partition, *offsets):
@@ -46,3 +48,13 @@ def test_pieces_that_overlap_are_in_once(tmp_path_factory, pieces):
         expected |= {(partition, offset) for offset in offsets}
         end[partition] = max(end.get(partition, 0), offsets[-1] + 1)
     assert not pieces or places(root) == sorted(expected)
+
+
+def test_a_query_reads_the_files_without_python_wherever_they_lie(tmp_path):
+    root = tmp_path / "a lake, 100 % ü"
+    LakeTable(root, "t").append(rows(0, 0, 1), {0: 1})
+    LakeTable(root, "t").append(rows(0, 2), {0: 2})
+    found = dataset_of(opened(root, "t"))
+    assert isinstance(found.filesystem.base_fs, LocalFileSystem)
+    assert found.to_table().num_rows == 3
+    assert found.to_table(filter=pc.field("kafka_offset") > 1)["day"].to_pylist() == ["2026-01-01"]
