@@ -1,9 +1,9 @@
 """Detectors on NAB's files, by NAB's own scoring, beside baselines that hardly look at the data.
 
 ``--data DIR`` takes any folder of NAB's layout; by default the seven files in ``data/nab``. Writes
-``nab_scores.csv`` (file, timestamp, score, alert; the score is 0 while an alert goes on, so that a
-scorer without memory counts as this one does) and ``nab_folds.csv`` (the threshold of each file,
-chosen on the others) to ``benchmarks/out``.
+``nab_scores.csv`` (file, timestamp, score, alert, at the median of the files' thresholds; the score
+is 0 while an alert goes on, so that a scorer without memory counts as this one does) and
+``nab_folds.csv`` (the threshold of each file, chosen on the others) to ``benchmarks/out``.
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ def _write(
     files: Sequence[Labelled], scores: Sequence[Float64], results: Mapping[str, Result]
 ) -> None:
     OUT.mkdir(exist_ok=True)
-    chosen = results["standard"].chosen
+    bound = float(np.median(list(results["standard"].chosen.values())))
     with (OUT / "nab_scores.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["file", "timestamp", "score", "alert"])
         for one, score in zip(files, scores, strict=True):
-            bound, alert = chosen[one.name], np.zeros(len(score), np.int64)
+            alert = np.zeros(len(score), np.int64)
             alert[begins(score, bound)] = 1
             columns = (one.t_ms.tolist(), told(score, bound).tolist(), alert.tolist())
             for t_ms, s, a in zip(*columns, strict=True):

@@ -6,7 +6,7 @@ reading may teach is clipped at three spreads (Huber 1964), so that an anomaly h
 usual. A level that stays away for ``ACCEPTED_AFTER`` readings is taken as the new one, and the
 season moves with it.
 
-Cost: 23 numbers per series, and the profile.
+Cost: 25 numbers per series, and the profile.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Bool = NDArray[np.bool_]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 
-CELLS = 23
+CELLS = 25
 SEEN, LAST, TIME, SLOW, NEAR = range(5)
 SLOW_SPREAD, NEAR_SPREAD = 5, 6
 _LEVELS, _SPREADS = slice(3, 5), slice(5, 7)
 MEAN, VARIANCE = 7, 8
 _FOLLOWED = slice(9, 16)
 SEASON_SPREAD, SEASON_ERROR, LEVEL_ERROR, SHIFT, DRIFT, NOISE, USUAL_NOISE = range(9, 16)
-RUN, INTERVAL, LOW, HIGH, DWELL, ANCHOR, USUAL_DRIFT = range(16, 23)
+RUN, INTERVAL, LOW, HIGH, DWELL, ANCHOR, USUAL_DRIFT, LOUDNESS, USUAL_STEP = range(16, 25)
 
 GAUSS = 1.2533141373155001
 """sqrt(pi/2): turns a mean absolute deviation into a standard deviation, for Gaussian noise."""
@@ -54,10 +54,17 @@ outgrows what it teaches."""
 DRIFT_CLIP, DRIFT_LEAST = 1.5, 0.03
 SHIFT_CLIP, NOISE_CLIP, ERROR_CLIP = 4.0, 6.0, 5.0
 NOISE_FLOOR = 0.05
+STEP_HALF_LIFE = 96.0
+"""Of the mean logarithm of steps from reading to reading."""
+STEP_LEAST = 0.1
+"""A step counts as larger by so many spreads: the logarithm of none at all says too much."""
+STEP_CLIP = 2.5
 SEASON_AFTER_DAYS = 1.5
 SEASON_GAIN = 0.8
 """A season is believed if its errors are at most this share of the level's."""
 ACCEPTED_AFTER = 256.0
+AWAY = 8.0
+"""Readings after which a level that stays away is what there is to tell, and not its noise."""
 INTERVAL_STEP = 0.05
 INTERVAL_MIN_MS = 1_000.0
 
@@ -73,6 +80,7 @@ class Look:
     floor: Float64
     usual: Usual
     per_day: Float64
+    step: Float64
 
 
 class Baselines:
@@ -86,6 +94,7 @@ class Baselines:
         self._rates = np.asarray([[slow], [alpha(NEAR_HALF_LIFE)]])
         drift = alpha(DAYS_HALF_LIVES * half_life)
         self._anchor = alpha(ANCHOR_HALF_LIVES * half_life)
+        self._steps = alpha(STEP_HALF_LIFE)
         self._usual_drift = alpha(DRIFT_HALF_LIVES * half_life)
         self._settled = ANCHOR_HALF_LIVES * half_life
         self._followed = np.asarray([[slow], [slow], [slow], [middle], [drift], [middle], [slow]])
@@ -120,6 +129,7 @@ class Baselines:
         # These three are learnt before they are looked at: the reading itself is part of them.
         means = c[SHIFT : NOISE + 1] + rate * (pull - c[SHIFT : NOISE + 1])
         c[SHIFT : NOISE + 1] = means
+        step = self._step(c, x, spread[1])
         c[RUN] = np.where((x == c[LAST]) & ~first, c[RUN] + 1.0, 0.0)
         width = np.maximum(c[HIGH] - c[LOW], floor)
         outside = np.maximum(np.maximum(x - c[HIGH], c[LOW] - x), 0.0) / width
@@ -135,11 +145,23 @@ class Baselines:
             drift=means[1],
             creep=np.abs(means[1]) / (c[USUAL_DRIFT] + DRIFT_LEAST),
             noise=np.log((means[2] + NOISE_FLOOR) / (c[USUAL_NOISE] + NOISE_FLOOR)),
+            loudness=np.where(np.abs(c[DWELL]) <= AWAY, c[LOUDNESS], 0.0),
             run=c[RUN],
             waited=np.where(count > 2, np.maximum(t_ms - c[TIME], 0.0) / interval, 0.0),
             beyond=np.where(count > UNCLIPPED, outside, 0.0),
         )
-        return Look(moment, expected, usual_spread, floor, usual, per_day)
+        return Look(moment, expected, usual_spread, floor, usual, per_day, step)
+
+    def _step(self, c: Float64, x: Float64, spread: Float64) -> Float64:
+        """Return by how much the logarithm of the step to a reading is more than usual; it is part
+        of the mean before that is looked at. A first reading is no step."""
+        count = c[SEEN]
+        step = np.log(np.abs(x - c[LAST]) + STEP_LEAST * spread) - c[USUAL_STEP]
+        step = np.where(count < UNCLIPPED, step, np.clip(step, -STEP_CLIP, STEP_CLIP))
+        step = np.where(count == 0, 0.0, step)
+        rate = np.maximum(self._steps, 1.0 / np.maximum(count, 1.0))
+        c[LOUDNESS] += rate * (step - c[LOUDNESS])
+        return step
 
     def learn(self, c: Float64, s: Int32, t_ms: Int64, x: Float64, look: Look) -> None:
         """Take the readings into the cells, in place."""
@@ -166,6 +188,9 @@ class Baselines:
         drift = np.minimum(drift, bound) - c[USUAL_DRIFT]
         c[USUAL_DRIFT] += np.maximum(self._usual_drift, met) * drift
         self._follow(c, look, spread, met)
+        by = np.maximum(self._slow, 1.0 / np.maximum(count, 1.0)) * look.step
+        c[USUAL_STEP] += by
+        c[LOUDNESS] -= by
         self._profile_learns(c, s, x, look)
         self._accept(c, s, x, look)
         self._wait(c, t_ms)
@@ -206,6 +231,9 @@ class Baselines:
             c[SLOW, settled] += by
             c[ANCHOR, settled] += by
             self.profile.shift(s[settled], by)
+            # Another unit has other steps, too.
+            c[USUAL_STEP, settled] += c[LOUDNESS, settled]
+            c[LOUDNESS, settled] = 0.0
             c[DWELL, settled] = 0.0
 
     def _wait(self, c: Float64, t_ms: Int64) -> None:

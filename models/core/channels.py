@@ -29,9 +29,11 @@ class Moment:
     Gaps are value less what was usual, spreads robust standard deviations, both as the series.
     ``shift`` and ``drift`` are mean gaps in spreads over some tens and some hundreds of readings,
     ``creep`` the size of the latter in what it usually is;
-    ``noise`` the logarithm of the newest noise over the usual; ``run`` how often the value came
-    before without a change; ``waited`` the time since the last reading in usual intervals;
-    ``beyond`` how far the value is outside all earlier ones, as a share of their range.
+    ``noise`` the logarithm of the newest noise over the usual, ``loudness`` the mean of the
+    logarithms of steps from reading to reading over some hundred, less what that is usually;
+    ``run`` how often the value came before without a change; ``waited`` the time since the last
+    reading in usual intervals; ``beyond`` how far the value is outside all earlier ones, as a
+    share of their range.
     """
 
     level_gap: Float64
@@ -45,6 +47,7 @@ class Moment:
     drift: Float64
     creep: Float64
     noise: Float64
+    loudness: Float64
     run: Float64
     waited: Float64
     beyond: Float64
@@ -143,6 +146,22 @@ class Variance:
         return np.abs(at.noise)
 
 
+class Loudness:
+    """Steps from reading to reading that are larger than usual, by the mean of their logarithms.
+
+    Finds a sensor that has become a little louder and stays so for an hour or more, also in noise
+    that wanders or has heavy tails: in a logarithm one large step is little. Speaks once it has
+    seen as many means that have nothing in common as other channels want readings.
+    """
+
+    name, floor, excess, stride, pace, settling = "loudness", 0.07, 0.0095, 48, 0.3, 48
+    counted, pointwise = False, False
+
+    def statistic(self, at: Moment) -> Float64:
+        """Return the mean, 0 where steps are no larger than usual."""
+        return np.where(at.loudness > 0.0, at.loudness, 0.0)
+
+
 class Stuck:
     """How long the value has been exactly the same, as the logarithm to base 2.
 
@@ -227,6 +246,7 @@ ALL: tuple[Channel, ...] = (
     Season(),
     Shift(),
     Variance(),
+    Loudness(),
     Stuck(),
     Gap(),
     Drift(),

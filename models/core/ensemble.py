@@ -41,6 +41,7 @@ _PLUS_ZERO = 0.0
 _RANGE_SHARE = 0.25
 """Of the surprise of being beyond everything seen, so much is added; the less, the heavier the
 tail of readings by itself, which is left by what is usual there."""
+_DETAILS = 7
 _FEW = 6
 """Rows of a round up to which each by itself is cheaper than columns."""
 _DECADES = float(1.0 / np.log(10.0))
@@ -81,7 +82,7 @@ class Examined:
     def why(self, row: int, unit: str = "") -> str:
         """Return in words what is strange about a reading, with numbers in its *unit*: its telling
         channels, the strangest first, or else the strangest alone."""
-        run, waited_ms, interval_ms, low, high, noise = self.details[:, row].tolist()
+        run, waited_ms, interval_ms, low, high, noise, loudness = self.details[:, row].tolist()
         found = Finding(
             t_ms=int(self.t_ms[row]),
             value=float(self.value[row]),
@@ -92,6 +93,7 @@ class Examined:
             low=low,
             high=high,
             noise=noise,
+            loudness=loudness,
             unit=unit,
         )
         surprise = self.surprise[:, row]
@@ -111,7 +113,7 @@ class Ensemble:
     :param few: series in a round up to which each is scored by itself, in plain numbers.
     """
 
-    NAME = "ensemble/3"
+    NAME = "ensemble/4"
 
     def __init__(
         self,
@@ -179,7 +181,7 @@ class Ensemble:
             spread=np.full(n, np.nan),
             surprise=np.zeros((k, n)),
             since_ms=np.zeros((k, n)),
-            details=np.zeros((6, n)),
+            details=np.zeros((_DETAILS, n)),
         )
         finite = np.isfinite(value)
         rows = None if finite.all() else np.flatnonzero(finite)
@@ -206,6 +208,7 @@ class Ensemble:
             c[LOW],
             c[HIGH],
             look.noise,
+            look.loudness,
         )
         statistic = [given[name] for name in self.names]
         surprise, news = self._single_tails.judge(c, statistic, _STATISTIC_MAX)
@@ -242,7 +245,8 @@ class Ensemble:
         found.expected[at], found.spread[at] = look.expected, look.spread
         found.surprise[:, at], found.since_ms[:, at] = surprise, since
         m = look.moment
-        details = (m.run, m.waited * c[INTERVAL], c[INTERVAL], c[LOW], c[HIGH], m.noise)
+        waited_ms = m.waited * c[INTERVAL]
+        details = (m.run, waited_ms, c[INTERVAL], c[LOW], c[HIGH], m.noise, m.loudness)
         for row, detail in zip(found.details, details, strict=True):
             row[at] = detail
         rows = self._priors.counted

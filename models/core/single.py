@@ -24,8 +24,9 @@ from models.core import tails as ta
 from models.core.channels import Channel
 from models.core.season import Profile
 
+_OF_NOISE = ("variance", "loudness")
 NAMES = frozenset(
-    ("level", "spike", "season", "shift", "variance", "stuck", "gap", "drift", "creep", "range")
+    (*_OF_NOISE, "level", "spike", "season", "shift", "stuck", "gap", "drift", "creep", "range")
 )
 """Channels that this file knows."""
 Reading = tuple[int, int, float]
@@ -38,9 +39,9 @@ class Look:
 
     __slots__ = (
         "creep", "drift", "expected", "floor", "hour", "known", "level_gap", "level_spread",
-        "near_gap", "near_spread", "noise", "of_day", "of_week", "outside", "per_day", "run",
-        "season_gap", "season_spread", "seasonal", "shift", "slot", "spread", "spread_of_slot",
-        "waited", "week_known",
+        "loudness", "near_gap", "near_spread", "noise", "of_day", "of_week", "outside", "per_day",
+        "run", "season_gap", "season_spread", "seasonal", "shift", "slot", "spread",
+        "spread_of_slot", "step", "waited", "week_known",
     )  # fmt: skip
 
     creep: float
@@ -51,6 +52,7 @@ class Look:
     known: float
     level_gap: float
     level_spread: float
+    loudness: float
     near_gap: float
     near_spread: float
     noise: float
@@ -66,6 +68,7 @@ class Look:
     slot: int
     spread: float
     spread_of_slot: float
+    step: float
     waited: float
     week_known: float
 
@@ -77,6 +80,7 @@ class Look:
             "season": abs(self.season_gap) / self.season_spread if self.seasonal else 0.0,
             "shift": abs(self.shift),
             "variance": abs(self.noise),
+            "loudness": self.loudness if self.loudness > 0.0 else 0.0,
             "stuck": float(np.log2(1.0 + self.run)) if self.run else 0.0,
             "gap": float(np.log2(self.waited)) if self.waited > 1.0 else 0.0,
             "drift": abs(self.drift),
@@ -95,6 +99,7 @@ class Rates:
         self.middle = b.alpha(b.MIDDLE_HALF_LIFE)
         self.drift = b.alpha(b.DAYS_HALF_LIVES * half_life)
         self.anchor = b.alpha(b.ANCHOR_HALF_LIVES * half_life)
+        self.steps = b.alpha(b.STEP_HALF_LIFE)
         self.usual_drift = b.alpha(b.DRIFT_HALF_LIVES * half_life)
         self.settled = b.ANCHOR_HALF_LIVES * half_life
 
@@ -126,6 +131,7 @@ def look(c: list[float], reading: Reading, profile: Profile, rates: Rates) -> Lo
     at.spread = at.season_spread if at.seasonal else at.level_spread
     met = 1.0 / (count + 1.0)
     _follow_means(c, x, at, rates, met)
+    _step(c, x, at, rates)
     c[b.RUN] = at.run = c[b.RUN] + 1.0 if x == c[b.LAST] and not first else 0.0
     width = max(c[b.HIGH] - c[b.LOW], floor)
     outside = max(x - c[b.HIGH], c[b.LOW] - x, 0.0) / width
@@ -165,6 +171,20 @@ def _follow_means(c: list[float], x: float, at: Look, rates: Rates, met: float) 
     c[b.NOISE] += middle * (noise - c[b.NOISE])
 
 
+def _step(c: list[float], x: float, at: Look, rates: Rates) -> None:
+    count = c[b.SEEN]
+    if count == 0.0:
+        at.step = 0.0
+    else:
+        log: Any = np.log(abs(x - c[b.LAST]) + b.STEP_LEAST * at.near_spread)
+        at.step = float(log) - c[b.USUAL_STEP]
+        if count >= b.UNCLIPPED:
+            at.step = min(max(at.step, -b.STEP_CLIP), b.STEP_CLIP)
+    rate = max(rates.steps, 1.0 / max(count, 1.0))
+    c[b.LOUDNESS] += rate * (at.step - c[b.LOUDNESS])
+    at.loudness = c[b.LOUDNESS] if abs(c[b.DWELL]) <= b.AWAY else 0.0
+
+
 def learn(c: list[float], reading: Reading, at: Look, profile: Profile, rates: Rates) -> None:
     """Take a reading into the cells and the profile, as :meth:`Baselines.learn`."""
     s, t_ms, x = reading
@@ -194,6 +214,9 @@ def learn(c: list[float], reading: Reading, at: Look, profile: Profile, rates: R
         drift = min(drift, b.DRIFT_CLIP * (held + b.DRIFT_LEAST))
     c[b.USUAL_DRIFT] += max(rates.usual_drift, met) * (drift - held)
     _follow(c, at, slow)
+    by = max(rates.slow, 1.0 / max(count, 1.0)) * at.step
+    c[b.USUAL_STEP] += by
+    c[b.LOUDNESS] -= by
     _profile_learns(profile, s, x, at)
     _accept(c, profile, s, x, at)
     interval = c[b.INTERVAL]
@@ -258,6 +281,8 @@ def _accept(c: list[float], profile: Profile, s: int, x: float, at: Look) -> Non
         c[b.SLOW] += by
         c[b.ANCHOR] += by
         profile.shift(np.asarray([s], np.int32), np.asarray([by]))
+        c[b.USUAL_STEP] += c[b.LOUDNESS]
+        c[b.LOUDNESS] = 0.0
         c[b.DWELL] = 0.0
 
 

@@ -10,8 +10,9 @@ from math import exp, isfinite
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One reading and what was known of its series: times in milliseconds, ``noise`` the
-    logarithm of the newest over the usual, the rest in the series' ``unit``, which may be empty."""
+    """One reading and what was known of its series: times in milliseconds, ``noise`` and
+    ``loudness`` logarithms of the newest over the usual, the rest in the series' ``unit``,
+    which may be empty."""
 
     t_ms: int
     value: float
@@ -22,6 +23,7 @@ class Finding:
     low: float
     high: float
     noise: float
+    loudness: float
     unit: str = ""
 
 
@@ -54,6 +56,11 @@ def _variance(found: Finding, since_ms: int) -> str:
     return f"noise {ratio:.1f} times {way} than usual{_since(found, since_ms)}"
 
 
+def _loudness(found: Finding, since_ms: int) -> str:
+    ratio = exp(min(found.loudness, 700.0))
+    return f"steps between readings {ratio:.1f} times larger than usual{_since(found, since_ms)}"
+
+
 def _stuck(found: Finding, _since_ms: int) -> str:
     return f"exactly {_amount(found, found.value)} for {found.run + 1} readings"
 
@@ -80,6 +87,7 @@ _WORDS: dict[str, Callable[[Finding, int], str]] = {
     "spike": _spike,
     "shift": _shift,
     "variance": _variance,
+    "loudness": _loudness,
     "stuck": _stuck,
     "gap": _gap,
     "drift": _drift,

@@ -77,6 +77,25 @@ def test_a_level_that_creeps_by_half_a_spread_a_day_is_found_within_days_and_nam
     assert "further from its level of the last days than it wanders" in found.why(late[0])
 
 
+def test_a_wandering_series_that_becomes_a_little_louder_is_named_and_a_calm_one_is_not():
+    rng = np.random.default_rng(6)
+    news = rng.normal(0, 1, 20_000)
+    value = np.empty(20_000)
+    level = 0.0
+    for row, one in enumerate(news):
+        value[row] = level = 0.9 * level + one
+    louder = slice(15_000, 15_360)
+    # Three times the variance of the series: noise of a sensor, not of what it measures.
+    value[louder] += rng.normal(0, np.sqrt(2) * value.std(), 360)
+    found = examine(value)
+    assert found.score[:15_000].max() < 5
+    told = np.flatnonzero(found.score[louder] >= 5)
+    assert told[0] < 60
+    said = {found.why(15_000 + row) for row in told[told > 60]}
+    assert said
+    assert all("steps between readings" in words and "larger than usual" in words for words in said)
+
+
 def test_missing_data_are_told_at_the_first_reading_after_them():
     t_ms = START_MS + np.arange(3_000) * MINUTE
     t_ms[2_000:] += 90 * MINUTE
