@@ -32,6 +32,9 @@ _GATHER_MS = 250
 _GATHER_BYTES = 65_536
 _SHOW_LAG_S = 1.0
 _SESSION_MS = 10_000
+_AWAY_S = 5.0
+"""A pause after which somebody else may own what was ours: a session counts from the last heartbeat
+that the broker saw, which is older than the pause by up to its interval and its way."""
 
 
 class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
@@ -149,7 +152,7 @@ class Carrier(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is un
 
     def _notice_absence(self) -> None:
         now = time.monotonic()
-        self._was_away |= now - self._stepped_at >= _SESSION_MS / 1000
+        self._was_away |= now - self._stepped_at >= _AWAY_S
         self._stepped_at = now
 
     def _failed(self, reason: str) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import random
 import signal
+import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -211,7 +213,7 @@ def test_ranks_in_any_order_with_kills_in_between_end_at_the_greatest(sink):
     sink.publish(sink.results("last", [(0, 0, 1)]))
     sink.start()
     expected["last", 0] = (0, 1)
-    eventually(lambda: sink.points() == expected)
+    eventually(lambda: sink.points() == expected, what=lambda: (sink.points(), expected))
     eventually(lambda: sink.windows() == expected)
 
 
@@ -301,28 +303,49 @@ def test_groups_flow_to_both_and_a_retracted_one_disappears(sink):
     eventually(lambda: groups() == [])
 
 
+_FLUSH_S = 8.0
+
+
+def unwritten_at(sink, expected, since):
+    """Wait for points; return a time, *since* or later, at which they were not there yet."""
+    asked_at = [since]
+
+    def there():
+        asked_at.append(time.monotonic())
+        return sink.points() == expected
+
+    eventually(there)
+    return asked_at[-2]
+
+
 def stopped_before_it_writes(sink, process):
     """Stop a process that has read a rank of the window and not written it; return the rank.
 
-    A busy machine may be too slow to catch it: what it has written then has a rank below the next.
+    It cannot be writing in the first eight seconds after it has written. A busy machine may be too
+    slow to catch it in them: it is let go on then, and has written a rank below the next.
     """
-    lag = 'headwater_sink_lag_records{target="influx"}'
+    began = time.monotonic()
+    sink.publish(sink.results("d", [(0, 0, 9)]))
+    unwritten = unwritten_at(sink, {("d", 0): (0, 9)}, began)
     for rank in itertools.count(1):
-        eventually(lambda: sink.metric(lag) == 0)
-        before = sink.points()
+        lag = 'headwater_sink_lag_records{target="influx"}'
+        eventually(lambda: sink.metric(lag) == 0)  # noqa: B023 called at once
+        before, began = sink.points(), time.monotonic()
         sink.publish(sink.results("d", [(0, rank, rank)]))
-        eventually(lambda: sink.metric(lag) == 1 or sink.points() != before)  # noqa: B023 called at once
+        eventually(lambda: sink.metric(lag) == 1 or sink.points() != before)  # noqa: B023
         process.send_signal(signal.SIGSTOP)
-        if sink.points() == before:
+        stat = Path(f"/proc/{process.pid}/stat")
+        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")  # noqa: B023
+        if time.monotonic() < unwritten + _FLUSH_S:
+            assert sink.points() == before
             return rank
         process.send_signal(signal.SIGCONT)
+        unwritten = unwritten_at(sink, {("d", 0): (rank, rank)}, began)
     raise AssertionError("unreachable")
 
 
 def test_a_sink_that_was_stopped_for_long_does_not_write_over_its_successor(sink):
-    stopped = sink.start(HEADWATER_SINK__FLUSH_MS="8000")
-    sink.publish(sink.results("d", [(0, 0, 9)]))
-    eventually(lambda: sink.points() == {("d", 0): (0, 9)})
+    stopped = sink.start(HEADWATER_SINK__FLUSH_MS=f"{_FLUSH_S * 1000:.0f}")
     rank = stopped_before_it_writes(sink, stopped)
     sink.start(HEADWATER_OPS__SINK_PORT=str(free_port()))
     eventually(lambda: sink.points() == {("d", 0): (rank, rank)})
@@ -332,7 +355,7 @@ def test_a_sink_that_was_stopped_for_long_does_not_write_over_its_successor(sink
     stopped.send_signal(signal.SIGCONT)
     sink.publish(sink.results("last", [(0, 0, 1)]))
     expected = {("d", 0): (rank, rank), ("last", 0): (0, 1)}
-    eventually(lambda: sink.points() == expected)
+    eventually(lambda: sink.points() == expected, what=lambda: (sink.points(), expected))
     eventually(lambda: sink.metric('headwater_sink_lag_records{target="lake"}') == 0)
     assert sink.points() == expected
     eventually(lambda: len(sink.in_lake()) == rank + 2)
