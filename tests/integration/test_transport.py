@@ -266,9 +266,10 @@ def test_a_partition_that_moves_drops_what_was_in_flight_and_goes_on_where_its_s
     n = 5_000
     for partition in (0, 1):
         send(kafka, topic, numbers(n), partition)
-    # Alone it would take minutes: whenever the other joins, most is left to do.
+    # Alone it would take minutes: whenever the other joins, most is left to do. It may read all
+    # that was fetched of one partition before it begins with the other.
     first = start(slow_s=0.2, max_poll_records=10)
-    eventually(lambda: first.count(0) and first.count(1), what="both partitions read")
+    eventually(lambda: first.count(0) or first.count(1), what="one partition read")
     second = start()
     eventually(lambda: second.notes("offsets"), what="a partition moved")
     (moved,) = {note["partition"] for note in second.notes("offsets")}
