@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from edge.spool.losses import MAX_DEVICES, Loss
+from streams.adapters.edge_windows import COUNTED, DAY_MS
 from streams.core.classes import Class
 from streams.core.engine import Folded, StreamEngine
 from streams.core.readings import ELSEWHERE, Int64
 from streams.core.tumbling import TumblingOperator
 from streams.core.windows import Calendar, Tumbling
 
-COUNTED = "counted"
-DAY_MS = 86_400_000
 _MAX_DAYS = 4
 """Days of one window that are counted; older ones than these are counted no more."""
 _NONE = -(1 << 62)

@@ -46,18 +46,22 @@ class RecordNames:
         end = len(self._device)
         if self._table is not None:
             if not self._are_of_one_tenant(keys):
-                owners = _plain_owners(keys) or [_owner(key) for key in keys]
-                self._tenants.update({tenant for tenant, _ in owners})
+                self._owners(keys)
             named = [key for key in keys if key is not None]
             self._table.put(named, np.arange(end, end + len(named), dtype=np.int32))
             return
-        owners = _plain_owners(keys) or [_owner(key) for key in keys]
-        self._tenants.update({tenant for tenant, _ in owners})
+        owners = self._owners(keys)
         self._codes.update(zip(keys, range(end, end + len(keys)), strict=True))
         self._tenant += [tenant for tenant, _ in owners]
         self._listed += [device for _, device in owners]
         if len(self._listed) > MANY:
             self._tabulate()
+
+    def _owners(self, keys: Sequence[bytes | None]) -> list[Owner]:
+        """Return tenants and devices, and note the tenants."""
+        owners = _plain_owners(keys) or [_owner(key) for key in keys]
+        self._tenants.update({tenant for tenant, _ in owners})
+        return owners
 
     def _are_of_one_tenant(self, keys: Sequence[bytes | None]) -> bool:
         """Whether all keys name devices of the only tenant so far: looked at as one text.
